@@ -1,0 +1,229 @@
+"""Which variables are perturbed: selectors, and what noise has to know of each variable."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_weightnoise import sampling
+
+Variable = Any  # keras.Variable; Keras ships no types.
+Layer = Any
+Selector = str | Layer | type | Callable[[Variable], bool] | Sequence[Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Target:
+    """A variable to perturb.
+
+    Attributes:
+        variable: The `keras.Variable`.
+        layer: The layer that owns it.
+        start: Where its random numbers begin (see `sampling.offsets`).
+        axes: The axes that one output channel extends over.
+    """
+
+    variable: Variable
+    layer: Layer
+    start: int
+    axes: tuple[int, ...]
+
+
+def select(
+    root: Layer, variables: Selector | None = None, exclude: Selector | None = None
+) -> list[Target]:
+    """Resolves selectors to the trainable float variables of a model or layer.
+
+    Args:
+        root: A built model or layer.
+        variables: A selector (see `check_selector`), or `None` for all of them.
+        exclude: A selector of those to leave out.
+
+    Returns:
+        A list of `Target`, each variable once, in the order of `root.variables`.
+
+    Raises:
+        ValueError: If a selector matches nothing, or nothing remains.
+    """
+    owners = _owners(root)
+    trainable = {id(v) for v in root.trainable_variables}
+    everything = list(root.variables)
+    candidates = [v for v in everything if id(v) in trainable and _is_float(v)]
+    chosen = _matching(root, candidates, "variables", variables, everything)
+    # `exclude` may name what is not eligible anyway; only what is not there at all is a mistake.
+    left_out = _matching(root, everything, "exclude", exclude, everything, default=False)
+    starts = sampling.offsets([tuple(v.shape) for v in everything])
+    targets = [
+        Target(v, owners[id(v)], start, filter_axes(v, owners[id(v)]))
+        for v, start in zip(everything, starts, strict=True)
+        if id(v) in chosen and id(v) not in left_out
+    ]
+    if not targets:
+        raise ValueError(
+            f"No variable of {root.name!r} is left to perturb. Expected `variables` and `exclude` to "
+            "leave at least one trainable float variable. "
+            f"Received: variables={variables}, exclude={exclude}.{_listing(everything, trainable)}"
+        )
+    return targets
+
+
+def check_selector(name: str, selector: object) -> None:
+    """Raises unless `selector` is `None`, `"kernels"`, a regular expression searched in
+    `variable.path`, a layer, a layer class, a predicate of a variable, or a list of these."""
+    if selector is None or isinstance(selector, keras.Layer):
+        return
+    if isinstance(selector, str):
+        try:
+            re.compile(selector)
+        except re.error as error:
+            raise ValueError(
+                f'Invalid `{name}`. Expected "kernels" or a regular expression. '
+                f"Received: {name}={selector!r} ({error})"
+            ) from error
+    elif isinstance(selector, list | tuple):
+        if not selector:
+            raise ValueError(
+                f"Invalid `{name}`. Expected at least one selector. Received: {name}={selector}"
+            )
+        for item in selector:
+            check_selector(name, item)
+    elif isinstance(selector, type):
+        if not issubclass(selector, keras.Layer):
+            raise TypeError(
+                f"Invalid `{name}`. Expected a class of layers. Received: {name}={selector}"
+            )
+    elif not callable(selector):
+        raise TypeError(
+            f'Invalid `{name}`. Expected "kernels", a regular expression, a layer, a layer class, a '
+            "function of a variable, or a list of these. "
+            f"Received: {name}={selector} (of type {type(selector).__name__})"
+        )
+
+
+def sublayers(root: Layer) -> Iterator[Layer]:
+    """Every layer reachable from `root`'s attributes, innermost first, then `root` itself."""
+    yield from _reachable(root, keras.Layer)
+
+
+def optimizers(root: Layer) -> list[Any]:
+    """Every optimizer that `root` or a layer in it holds as an attribute, each once."""
+    return list(_reachable(root, keras.optimizers.Optimizer))
+
+
+def filter_axes(variable: Variable, layer: Layer) -> tuple[int, ...]:
+    """The axes of a variable that one output channel (filter, row) extends over."""
+    rank = len(variable.shape)
+    if rank < 2:
+        return tuple(range(rank))
+    if isinstance(layer, keras.layers.Embedding) and variable.name == "embeddings":
+        kept = {0}
+    elif _is_depthwise(variable, layer):
+        kept = {rank - 2, rank - 1}
+    elif isinstance(
+        layer,
+        keras.layers.Conv1DTranspose | keras.layers.Conv2DTranspose | keras.layers.Conv3DTranspose,
+    ):
+        kept = {rank - 2}
+    elif isinstance(layer, keras.layers.EinsumDense):
+        # "abc,cde->abde": the kernel's letters that the output keeps.
+        inputs, output = layer.equation.replace(" ", "").replace("...", "").split("->")
+        kernel = inputs.split(",")[1]
+        kept = {i for i, letter in enumerate(kernel) if letter in output} or {rank - 1}
+    else:
+        kept = {rank - 1}
+    return tuple(axis for axis in range(rank) if axis not in kept)
+
+
+def _is_depthwise(variable: Variable, layer: Layer) -> bool:
+    return variable.name == "depthwise_kernel" or (
+        isinstance(layer, keras.layers.DepthwiseConv1D | keras.layers.DepthwiseConv2D)
+    )
+
+
+def _is_float(variable: Variable) -> bool:
+    # float8 training overwrites its scales with their "gradients": they are no weights.
+    return tf.as_dtype(variable.dtype).is_floating and not getattr(
+        variable, "overwrite_with_gradient", False
+    )
+
+
+def _matching(
+    root: Layer,
+    candidates: list[Variable],
+    name: str,
+    selector: Selector | None,
+    everything: list[Variable],
+    default: bool = True,
+) -> set[int]:
+    """The ids of the candidates that a selector matches."""
+    if selector is None:
+        return {id(v) for v in candidates} if default else set()
+    if isinstance(selector, list | tuple):
+        return set().union(*(_matching(root, candidates, name, s, everything) for s in selector))
+    if selector == "kernels":
+        found = {id(v) for v in candidates if len(v.shape) >= 2}
+    elif isinstance(selector, str):
+        found = {id(v) for v in candidates if re.search(selector, v.path)}
+    elif isinstance(selector, keras.Layer):
+        found = {id(v) for v in candidates} & {id(v) for v in selector.variables}
+    elif isinstance(selector, type):
+        of_class = (layer for layer in sublayers(root) if isinstance(layer, selector))
+        found = {id(v) for v in candidates} & {id(v) for each in of_class for v in each.variables}
+    else:
+        found = {id(v) for v in candidates if selector(v)}
+    if not found:
+        trainable = {id(v) for v in root.trainable_variables}
+        raise ValueError(
+            f"`{name}` matches no trainable float variable of {root.name!r}. "
+            f"Received: {name}={selector!r}.{_listing(everything, trainable)}"
+        )
+    return found
+
+
+def _listing(everything: list[Variable], trainable: set[int]) -> str:
+    if not everything:
+        return " It has no variables."
+    lines = (
+        f"  {v.path}{'' if id(v) in trainable and _is_float(v) else '  (not eligible)'}"
+        for v in everything
+    )
+    return " Its variables are:\n" + "\n".join(lines)
+
+
+def _owners(root: Layer) -> dict[int, Layer]:
+    owners: dict[int, Layer] = {}
+    for layer in sublayers(root):
+        for variable in layer.variables:
+            owners.setdefault(id(variable), layer)
+    return owners
+
+
+def _reachable(root: Layer, kind: type) -> Iterator[Any]:
+    """The objects of a kind in the attributes of `root` and of the layers below it, innermost first.
+
+    Keras has no public list of all layers below any layer, so this reads what every Python object
+    shows: its attributes.
+    """
+    seen: set[int] = set()
+
+    def visit(value: Any) -> Iterator[Any]:
+        if isinstance(value, dict):
+            children = list(value.values())
+        elif isinstance(value, list | tuple | set):
+            children = list(value)
+        elif isinstance(value, keras.Layer):
+            children = list(vars(value).values())
+        else:
+            children = []
+        if id(value) in seen:
+            return
+        seen.add(id(value))
+        for child in children:
+            yield from visit(child)
+        if isinstance(value, kind):
+            yield value
+
+    yield from visit(root)
