@@ -51,7 +51,7 @@ def select(
     owners = _owners(root)
     trainable = {id(v) for v in root.trainable_variables}
     everything = list(root.variables)
-    candidates = [v for v in everything if id(v) in trainable and _is_float(v)]
+    candidates = [v for v in everything if id(v) in trainable and is_float(v)]
     chosen = _matching(root, candidates, "variables", variables, everything)
     # `exclude` may name what is not eligible anyway; only what is not there at all is a mistake.
     left_out = _matching(root, everything, "exclude", exclude, everything, default=False)
@@ -143,7 +143,7 @@ def _is_depthwise(variable: Variable, layer: Layer) -> bool:
     )
 
 
-def _is_float(variable: Variable) -> bool:
+def is_float(variable: Variable) -> bool:
     # float8 training overwrites its scales with their "gradients": they are no weights.
     return tf.as_dtype(variable.dtype).is_floating and not getattr(
         variable, "overwrite_with_gradient", False
@@ -187,7 +187,7 @@ def _listing(everything: list[Variable], trainable: set[int]) -> str:
     if not everything:
         return " It has no variables."
     lines = (
-        f"  {v.path}{'' if id(v) in trainable and _is_float(v) else '  (not eligible)'}"
+        f"  {v.path}{'' if id(v) in trainable and is_float(v) else '  (not eligible)'}"
         for v in everything
     )
     return " Its variables are:\n" + "\n".join(lines)

@@ -1,0 +1,260 @@
+"""`WeightNoiseCallback`: noise in the weights for a whole `model.fit`."""
+
+import copy
+import math
+import weakref
+from typing import Any, Literal
+
+import keras
+import tensorflow as tf
+
+from keras_weightnoise import noises, sampling, selection
+from keras_weightnoise.noises import Magnitude, Noise
+from keras_weightnoise.noisy_step import NoisyStep, patch
+from keras_weightnoise.selection import Selector, Target
+
+
+class WeightNoiseCallback(keras.callbacks.Callback):
+    """Trains with noise in the weights: the step sees `w + n`, everything else sees `w`.
+
+    In each training step, the gradient g of the loss L is taken at the noisy point, and the optimizer
+    updates the clean one:
+
+        w_noisy = w + stddev * n,  n ~ N(0, 1);    g = dL/dw at w_noisy;    w <- optimizer(w, g)
+
+    Use it to regularise where a network would memorise (label noise), to find flat minima, or to
+    prepare a network for noisy or low-precision hardware. It works with any model and any `train_step`.
+    Validation, checkpoints and every hook of every callback meet clean weights, and after an error or an
+    interrupt the weights are as they were before the step.
+
+    The noise is a function of `seed`, of the number of optimizer steps taken, and of the variable's place
+    in `model.variables`. So a run that is interrupted and resumed needs nothing saved of this callback.
+
+    Args:
+        noise: Float >= 0, the standard deviation of Gaussian noise, in units of the weights; a
+            `keras.optimizers.schedules.LearningRateSchedule` of it over optimizer steps; or one of
+            `keras_weightnoise.noises`. Defaults to `0.01`.
+        frequency: When to draw anew. `"batch"`: in each optimizer step, also inside one execution of
+            `steps_per_execution`; under gradient accumulation, the batches of one optimizer step share a
+            draw, as one big batch would. `"epoch"`: when an epoch begins. An int n >= 1: every n optimizer
+            steps. Defaults to `"batch"`.
+        variables: Which variables: `"kernels"` (rank 2 and above), a regular expression searched in
+            `variable.path`, a layer, a layer class, a function of a variable that returns a bool, or a
+            list of these. `None`: every trainable float variable. Frozen, integer and quantized
+            variables are never perturbed. With LoRA enabled, that leaves the low-rank factors.
+        exclude: Which of these not, in the same terms. Defaults to `None`.
+        seed: Integer in [0, 2**32). `None`: drawn when a fit begins, from what
+            `keras.utils.set_random_seed` seeds. Defaults to `None`.
+        verbose: 0 or 1. 1 prints a table of the perturbed variables when training begins. Defaults to 0.
+
+    Raises:
+        ValueError: If an argument's value is not one of these. When training begins: if the model is not
+            built, a selector matches nothing, or another `WeightNoiseCallback` is on the same fit.
+        TypeError: If an argument's type is not one of these.
+
+    Logs:
+        `weight_noise_stddev`: the magnitude in the epoch's last step.
+
+    With a `LossScaleOptimizer`, a step it skips is not counted, so the next one sees the same draw.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> from keras_weightnoise import WeightNoiseCallback
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> x, y = np.ones((8, 4)), np.ones((8, 1))
+    >>> noise = WeightNoiseCallback(0.05, variables="kernels", seed=0)
+    >>> history = model.fit(x, y, epochs=2, callbacks=[noise], verbose=0)
+    >>> history.history["weight_noise_stddev"]
+    [0.05..., 0.05...]
+
+    References:
+        - [Graves, 2011](https://papers.nips.cc/paper/4329-practical-variational-inference-for-neural-networks)
+        - [An, 1996](https://doi.org/10.1162/neco.1996.8.3.643)
+    """
+
+    def __init__(
+        self,
+        noise: Noise | Magnitude = 0.01,
+        *,
+        frequency: Literal["batch", "epoch"] | int = "batch",
+        variables: Selector | None = None,
+        exclude: Selector | None = None,
+        seed: int | None = None,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__()
+        selection.check_selector("variables", variables)
+        selection.check_selector("exclude", exclude)
+        if verbose not in (0, 1):
+            raise ValueError(f"Invalid `verbose`. Expected 0 or 1. Received: verbose={verbose}")
+        self.noise = noises.get(noise)
+        self.frequency = _check_frequency(frequency)
+        self.variables = variables
+        self.exclude = exclude
+        self.seed = sampling.check_seed(seed)
+        self.verbose = verbose
+        self._fit_seed = 0
+        self._step: NoisyStep | None = None
+        self._armed: _Armed | None = None
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._fit_seed = sampling.resolve_seed(self.seed)
+        step = self._prepare()
+        if self.verbose:
+            print(_table(self.model, step.targets, self.noise))
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.frequency == "epoch":
+            self._current().hold()
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._armed = _Armed(self._current(), self.model)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        armed, self._armed = self._armed, None
+        if armed is None or not armed.ran:
+            raise RuntimeError(
+                "The training step ran without noise. Expected `model.fit` to call "
+                "`model.train_function` after `on_train_batch_begin`: another callback replaced it or "
+                "fitted the model in between, or this is no `fit`. In a training loop of your own, use "
+                "`keras_weightnoise.noisy_call`."
+            )
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if logs is not None and self._step is not None:
+            logs["weight_noise_stddev"] = self._step.magnitude()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The model and the traced step belong to a fit, not to the settings.
+        return {**self.__dict__, "_model": None, "_step": None, "_armed": None}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "WeightNoiseCallback":
+        # A selector may be a layer, of a model that is not copied along.
+        return copy.copy(self)
+
+    def _prepare(self) -> NoisyStep:
+        """The noisy step of the model as it is now, made anew unless the last one still serves."""
+        model = self.model
+        if isinstance(model.train_function, _Armed):
+            model.train_function.give_way()
+        model.make_train_function()
+        if not model.variables:
+            raise ValueError(
+                f"Model {model.name!r} has no variables to select from. Expected a built model. "
+                "Build it, or call it once on a batch, before `fit`."
+            )
+        targets = selection.select(model, self.variables, self.exclude)
+        _refuse_self_assigned(model, targets)
+        if self._step is None or not self._step.serves(model, targets):
+            period = {"batch": 1, "epoch": None}.get(self.frequency, self.frequency)
+            self._step = NoisyStep(model, targets, self.noise, period)
+        self._step.begin(self._fit_seed)
+        return self._step
+
+    def _current(self) -> NoisyStep:
+        """The noisy step of this fit, made anew if another callback had the model's own rebuilt."""
+        step = self._step
+        if step is not None and step.clean_function is self.model.train_function:
+            return step
+        return self._prepare()
+
+
+class _Armed:
+    """Stands in for `model.train_function` between `on_train_batch_begin` and the step.
+
+    An exception in a later hook may leave it there. So it runs the noisy step only in the fit that put
+    it there, and only with a fit's iterator (`train_on_batch` passes a generator).
+    """
+
+    def __init__(self, step: NoisyStep, model: Any) -> None:
+        self.ran = False
+        self._clean_function = step.clean_function
+        self._step = weakref.ref(step)  # The step is the callback's, and goes when it goes.
+        self._model = model
+        self._history = getattr(model, "history", None)
+        self._disarm = patch(model, "train_function", self)
+
+    def __call__(self, iterator: Any) -> Any:
+        if not isinstance(iterator, tf.data.Iterator | tf.distribute.DistributedIterator):
+            return self._clean_function(iterator)
+        self._disarm()
+        step = self._step()
+        if step is None or not self._of_this_fit():
+            return self._clean_function(iterator)
+        self.ran = True
+        return step.run(iterator)
+
+    def give_way(self) -> None:
+        """Puts the model's own function back, or raises if this fit still counts on this one."""
+        if self._of_this_fit():
+            raise ValueError(
+                "Two `WeightNoiseCallback`s on one fit. Expected one, which knows all the noise there "
+                f"is in the weights. Received: both on model {self._model.name!r}"
+            )
+        self._disarm()
+
+    def _of_this_fit(self) -> bool:
+        return getattr(self._model, "history", None) is self._history
+
+
+def _check_frequency(frequency: object) -> Any:
+    if frequency in ("batch", "epoch"):
+        return frequency
+    if isinstance(frequency, bool) or not isinstance(frequency, int | str):
+        raise TypeError(
+            'Invalid `frequency`. Expected "batch", "epoch" or an integer. '
+            f"Received: frequency={frequency} (of type {type(frequency).__name__})"
+        )
+    if isinstance(frequency, str) or frequency < 1:
+        raise ValueError(
+            'Invalid `frequency`. Expected "batch", "epoch" or an integer >= 1. '
+            f"Received: frequency={frequency!r}"
+        )
+    return frequency
+
+
+def _refuse_self_assigned(model: Any, targets: list[Target]) -> None:
+    """Raises if a selected kernel belongs to a layer that overwrites it when called."""
+    selected = {id(target.variable) for target in targets}
+    for layer in selection.sublayers(model):
+        if isinstance(layer, keras.layers.SpectralNormalization):
+            for variable in layer.layer.trainable_variables:
+                if id(variable) in selected and len(variable.shape) > 1:
+                    raise ValueError(
+                        f"Layer {layer.name!r} (SpectralNormalization) assigns its kernel in each "
+                        "training step, so noise cannot be told from its work. Expected it among "
+                        f"`exclude`, as in `exclude={variable.path!r}`. "
+                        f"Received: a selection that holds {variable.path!r}"
+                    )
+
+
+def _table(model: Any, targets: list[Target], noise: Noise) -> str:
+    """The perturbed variables: path, shape, stddev, rms of the weight, signal to noise."""
+    rows = [("Variable", "Shape", "Noise stddev", "Weight rms", "SNR (dB)")]
+    for target in targets:
+        weight = tf.cast(tf.convert_to_tensor(target.variable), tf.float32)
+        # Noise of n = 1 everywhere has the size of the noise's standard deviation.
+        moved = noise.perturb(weight, tf.ones_like(weight), noise.magnitude_at(0), target.axes)
+        stddev, rms = (float(tf.sqrt(tf.reduce_mean(x**2))) for x in (moved - weight, weight))
+        ratio = (
+            20 * math.log10(rms / stddev)
+            if rms and stddev
+            else math.copysign(math.inf, rms - stddev)
+        )
+        rows.append(
+            (
+                target.variable.path,
+                str(tuple(target.variable.shape)),
+                f"{stddev:.4g}",
+                f"{rms:.4g}",
+                f"{ratio:.1f}",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+    skipped = [v.path for v in model.trainable_variables if not selection.is_float(v)]
+    return "\n".join(
+        [f"Weight noise: {noise}", *lines, *(f"Not a float, skipped: {path}" for path in skipped)]
+    )

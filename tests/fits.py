@@ -1,0 +1,42 @@
+"""What the tests of the callback share: models, data, and probes."""
+
+import keras
+import numpy as np
+
+X = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
+Y = np.zeros((12, 1), "float32")
+
+
+def mean_output(y_true, y_pred):
+    """A loss that is linear in a linear model's weights: its gradient does not depend on them."""
+    return keras.ops.mean(y_pred, axis=-1)
+
+
+def linear(**dense):
+    """Two kernels and two biases, none multiplied by another."""
+    inputs = keras.Input((4,))
+    outputs = keras.layers.Add()([keras.layers.Dense(2, **dense)(inputs) for _ in range(2)])
+    return keras.Model(inputs, outputs)
+
+
+class Weights(keras.callbacks.Callback):
+    """Records the weights at every hook there is."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def _look(self, *args, **kwargs):
+        self.seen.append([w.copy() for w in self.model.get_weights()])
+
+    on_train_begin = on_train_end = _look
+    on_epoch_begin = on_epoch_end = _look
+    on_train_batch_begin = on_train_batch_end = _look
+    on_test_begin = on_test_batch_begin = on_test_batch_end = on_test_end = _look
+
+
+def same(a, b):
+    """Whether nested lists of arrays agree bit for bit."""
+    if isinstance(a, list):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return np.array_equal(a, b, equal_nan=True)
