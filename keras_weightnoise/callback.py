@@ -1,20 +1,23 @@
 """`WeightNoiseCallback`: noise in the weights for a whole `model.fit`."""
 
 import copy
-import math
 import weakref
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from keras_weightnoise import noises, sampling, selection
+from keras_weightnoise import sampling, selection
+from keras_weightnoise.assignment import assign, get_rules
 from keras_weightnoise.noises import Magnitude, Noise
 from keras_weightnoise.noisy_step import NoisyStep, patch
+from keras_weightnoise.perturbation import root_mean_squares, warn_below_resolution
 from keras_weightnoise.selection import Selector, Target
 
 
-class WeightNoiseCallback(keras.callbacks.Callback):
+class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
     """Trains with noise in the weights: the step sees `w + n`, everything else sees `w`.
 
     In each training step, the gradient g of the loss L is taken at the noisy point, and the optimizer
@@ -33,7 +36,9 @@ class WeightNoiseCallback(keras.callbacks.Callback):
     Args:
         noise: Float >= 0, the standard deviation of Gaussian noise, in units of the weights; a
             `keras.optimizers.schedules.LearningRateSchedule` of it over optimizer steps; or one of
-            `keras_weightnoise.noises`. Defaults to `0.01`.
+            `keras_weightnoise.noises`. Or, for different noise in different variables, a mapping from
+            selectors (see `variables`) to such, or a list of pairs: the first selector that matches a
+            variable counts, and `None` matches the rest. Defaults to `0.01`.
         frequency: When to draw anew. `"batch"`: in each optimizer step, also inside one execution of
             `steps_per_execution`; under gradient accumulation, the batches of one optimizer step share a
             draw, as one big batch would. `"epoch"`: when an epoch begins. An int n >= 1: every n optimizer
@@ -43,6 +48,11 @@ class WeightNoiseCallback(keras.callbacks.Callback):
             list of these. `None`: every trainable float variable. Frozen, integer and quantized
             variables are never perturbed. With LoRA enabled, that leaves the low-rank factors.
         exclude: Which of these not, in the same terms. Defaults to `None`.
+        one_at_a_time: Whether each draw perturbs one of the variables, chosen at random, in place of
+            all. That regularizes without the variance that noise in many layers adds up to (Orvieto et
+            al.). Defaults to `False`.
+        per_replica: Whether each replica of a `tf.distribute.MirroredStrategy` draws noise of its own, or
+            all see the same, which is what one device would see. Defaults to `False`.
         seed: Integer in [0, 2**32). `None`: drawn when a fit begins, from what
             `keras.utils.set_random_seed` seeds. Defaults to `None`.
         verbose: 0 or 1. 1 prints a table of the perturbed variables when training begins. Defaults to 0.
@@ -53,7 +63,8 @@ class WeightNoiseCallback(keras.callbacks.Callback):
         TypeError: If an argument's type is not one of these.
 
     Logs:
-        `weight_noise_stddev`: the magnitude in the epoch's last step.
+        `weight_noise_stddev`: the magnitude in the epoch's last step. Other noises have other names for
+        it (`weight_noise_rate`); several have a key each (`weight_noise_gaussian_stddev`, ...).
 
     With a `LossScaleOptimizer`, a step it skips is not counted, so the next one sees the same draw.
 
@@ -72,29 +83,38 @@ class WeightNoiseCallback(keras.callbacks.Callback):
     References:
         - [Graves, 2011](https://papers.nips.cc/paper/4329-practical-variational-inference-for-neural-networks)
         - [An, 1996](https://doi.org/10.1162/neco.1996.8.3.643)
+        - [Orvieto et al., 2023](https://arxiv.org/abs/2206.04613) (`one_at_a_time`)
     """
 
     def __init__(
         self,
-        noise: Noise | Magnitude = 0.01,
+        noise: Noise | Magnitude | Mapping[Any, Any] | Sequence[Any] = 0.01,
         *,
         frequency: Literal["batch", "epoch"] | int = "batch",
         variables: Selector | None = None,
         exclude: Selector | None = None,
+        one_at_a_time: bool = False,
+        per_replica: bool = False,
         seed: int | None = None,
         verbose: int = 0,
     ) -> None:
         super().__init__()
         selection.check_selector("variables", variables)
         selection.check_selector("exclude", exclude)
+        for name, flag in (("one_at_a_time", one_at_a_time), ("per_replica", per_replica)):
+            if not isinstance(flag, bool):
+                raise TypeError(f"Invalid `{name}`. Expected a bool. Received: {name}={flag}")
         if verbose not in (0, 1):
             raise ValueError(f"Invalid `verbose`. Expected 0 or 1. Received: verbose={verbose}")
-        self.noise = noises.get(noise)
+        self.noise = noise
         self.frequency = _check_frequency(frequency)
         self.variables = variables
         self.exclude = exclude
+        self.one_at_a_time = one_at_a_time
+        self.per_replica = per_replica
         self.seed = sampling.check_seed(seed)
         self.verbose = verbose
+        self._rules = get_rules(noise)
         self._fit_seed = 0
         self._step: NoisyStep | None = None
         self._armed: _Armed | None = None
@@ -103,7 +123,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):
         self._fit_seed = sampling.resolve_seed(self.seed)
         step = self._prepare()
         if self.verbose:
-            print(_table(self.model, step.targets, self.noise))
+            print(_table(self.model, step.noises))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self.frequency == "epoch":
@@ -124,7 +144,8 @@ class WeightNoiseCallback(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if logs is not None and self._step is not None:
-            logs["weight_noise_stddev"] = self._step.magnitude()
+            for name, magnitude in self._step.magnitudes().items():
+                logs[f"weight_noise_{name}"] = magnitude
 
     def __getstate__(self) -> dict[str, Any]:
         # The model and the traced step belong to a fit, not to the settings.
@@ -145,11 +166,13 @@ class WeightNoiseCallback(keras.callbacks.Callback):
                 f"Model {model.name!r} has no variables to select from. Expected a built model. "
                 "Build it, or call it once on a batch, before `fit`."
             )
-        targets = selection.select(model, self.variables, self.exclude)
-        _refuse_self_assigned(model, targets)
-        if self._step is None or not self._step.serves(model, targets):
+        assigned = assign(model, self._rules, self.variables, self.exclude)
+        _refuse_self_assigned(model, [target for _, targets in assigned for target in targets])
+        if self._step is None or not self._step.serves(model, assigned):
+            for noise, targets in assigned:
+                warn_below_resolution(noise, targets, noise.magnitude_at(0))
             period = {"batch": 1, "epoch": None}.get(self.frequency, self.frequency)
-            self._step = NoisyStep(model, targets, self.noise, period)
+            self._step = NoisyStep(model, assigned, period, self.one_at_a_time, self.per_replica)
         self._step.begin(self._fit_seed)
         return self._step
 
@@ -230,31 +253,32 @@ def _refuse_self_assigned(model: Any, targets: list[Target]) -> None:
                     )
 
 
-def _table(model: Any, targets: list[Target], noise: Noise) -> str:
+def _table(model: Any, assigned: Sequence[tuple[Noise, list[Target]]]) -> str:
     """The perturbed variables: path, shape, stddev, rms of the weight, signal to noise."""
     rows = [("Variable", "Shape", "Noise stddev", "Weight rms", "SNR (dB)")]
-    for target in targets:
-        weight = tf.cast(tf.convert_to_tensor(target.variable), tf.float32)
-        # Noise of n = 1 everywhere has the size of the noise's standard deviation.
-        moved = noise.perturb(weight, tf.ones_like(weight), noise.magnitude_at(0), target.axes)
-        stddev, rms = (float(tf.sqrt(tf.reduce_mean(x**2))) for x in (moved - weight, weight))
-        ratio = (
-            20 * math.log10(rms / stddev)
-            if rms and stddev
-            else math.copysign(math.inf, rms - stddev)
-        )
-        rows.append(
-            (
-                target.variable.path,
-                str(tuple(target.variable.shape)),
-                f"{stddev:.4g}",
-                f"{rms:.4g}",
-                f"{ratio:.1f}",
+    for noise, targets in assigned:
+        stddevs = root_mean_squares(noise, targets, noise.magnitude_at(0))
+        for target, stddev in zip(targets, stddevs, strict=True):
+            weight = tf.cast(tf.convert_to_tensor(target.variable), tf.float32)
+            rms = float(tf.sqrt(tf.reduce_mean(tf.square(weight))))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratio = 20 * np.log10(np.divide(rms, stddev))
+            rows.append(
+                (
+                    target.variable.path,
+                    str(tuple(target.variable.shape)),
+                    f"{stddev:.4g}",
+                    f"{rms:.4g}",
+                    f"{ratio:.1f}",
+                )
             )
-        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    noises = ", ".join(str(noise) for noise, _ in assigned)
     skipped = [v.path for v in model.trainable_variables if not selection.is_float(v)]
     return "\n".join(
-        [f"Weight noise: {noise}", *lines, *(f"Not a float, skipped: {path}" for path in skipped)]
+        [f"Weight noise: {noises}", *lines, *(f"Not a float, skipped: {path}" for path in skipped)]
     )

@@ -1,33 +1,23 @@
 """The training step under noise.
 
-Around whatever `train_step` the model has, in the graph:
-
-    copy clean <- w, mark;  inject w <- clean + n;  the model's own step;
-    before an optimizer updates variables: restore w <- clean, unmark, update;
-    at the end: restore what is still marked.
-
-That is a write-ahead log. Wherever a step stops, `roll_back` knows from the marks which variables hold
-noise, and the copies say what they held before.
+Around whatever `train_step` the model has: noise into the weights; the model's own step; clean values back
+before an optimizer updates them, and at the end into what is left; roll back on any error.
 """
 
-import enum
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from keras_weightnoise import selection
-from keras_weightnoise.noises import Noise
+from keras_weightnoise import sampling, selection
+from keras_weightnoise.noises import Noise, name_magnitudes
 from keras_weightnoise.perturbation import perturb
 from keras_weightnoise.sampling import Tensor
 from keras_weightnoise.selection import Target
-
-# What only looks at a variable. Any other op may have written to it.
-_READS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape"}
+from keras_weightnoise.write_ahead import Run, WriteAheadLog, assign, made, merge_call, state
 
 
 class NoisyStep:
@@ -35,48 +25,58 @@ class NoisyStep:
 
     Args:
         model: A compiled and built model.
-        targets: The variables to perturb.
-        noise: The noise model.
+        noises: Pairs of a noise model and the variables it perturbs.
         period: Optimizer steps per draw; `None`: one draw lasts from one `hold` to the next.
+        one_at_a_time: Whether a draw perturbs one variable, chosen at random, or all.
+        per_replica: Whether each replica of the model's strategy has its own draw.
     """
 
     def __init__(
-        self, model: Any, targets: Sequence[Target], noise: Noise, period: int | None
+        self,
+        model: Any,
+        noises: Sequence[tuple[Noise, list[Target]]],
+        period: int | None,
+        one_at_a_time: bool,
+        per_replica: bool,
     ) -> None:
-        self.targets = list(targets)
+        self.noises = noises
+        self.targets = [target for _, targets in noises for target in targets]
         self.clean_function: Callable[[Any], Any] = model.train_function
         self._unread: list[str] = []
         self._model = model
-        self._noise = noise
         self._period = period
+        self._one_at_a_time = one_at_a_time
         self._train_step = _python(model.train_step)
         self._optimizers = selection.optimizers(model)
         self._applies = [self._restoring(optimizer) for optimizer in self._optimizers]
         self._local = threading.local()  # MirroredStrategy runs each replica in a thread.
         self._traced = self._applied = self._checked = False
         with model.distribute_strategy.scope():
-            self._clean = [_state(tf.zeros(v.shape, v.dtype)) for v in self._variables()]
-            self._dirty = _state(tf.zeros([len(self.targets)], tf.bool))
-            # The noise in the weights is a function of these four and of the clean weights.
+            self._log = WriteAheadLog([t.variable for t in self.targets], self._noisy, per_replica)
+            # What the noise is a function of, beside the clean weights.
             self._seed, self._held, self._drawn, self._step = (
-                _state(tf.zeros((), tf.int64)) for _ in range(4)
+                state(tf.zeros((), tf.int64)) for _ in range(4)
             )
             # Steps in which no optimizer ran: updates made by hand.
-            self._by_hand = _state(tf.zeros((), tf.int64))
+            self._by_hand = state(tf.zeros((), tf.int64))
         self._function = self._make_function()
 
-    def serves(self, model: Any, targets: Sequence[Target]) -> bool:
+    def serves(self, model: Any, noises: Sequence[tuple[Noise, list[Target]]]) -> bool:
         """Whether this is still the step of that model, compiled as it is, with those targets."""
+
+        def variables(noises: Sequence[tuple[Noise, list[Target]]]) -> list[list[int]]:
+            return [[id(target.variable) for target in targets] for _, targets in noises]
+
         return (
             self._model is model
             and self.clean_function is model.train_function
-            and [id(t.variable) for t in self.targets] == [id(t.variable) for t in targets]
+            and variables(self.noises) == variables(noises)
             and _ids(self._optimizers) == _ids(selection.optimizers(model))
         )
 
     def begin(self, seed: int) -> None:
         """Begins a fit."""
-        self.roll_back()  # Finds something only if an interrupt hit the last roll-back itself.
+        self._log.roll_back()  # Finds something only if an interrupt hit the last roll-back itself.
         self._seed.assign(seed)
         self.hold()
 
@@ -84,9 +84,11 @@ class NoisyStep:
         """Begins a new draw, where `period` is `None`."""
         self._held.assign(self._now())
 
-    def magnitude(self) -> float:
-        """The noise's magnitude in the last step."""
-        return float(self._noise.magnitude_at(tf.convert_to_tensor(self._step)))
+    def magnitudes(self) -> dict[str, float]:
+        """The noises' magnitudes in the last step, by name."""
+        step = tf.convert_to_tensor(self._step)
+        named = name_magnitudes(noise for noise, _ in self.noises)
+        return {name: float(m(step) if callable(m) else m) for name, m in named.items()}
 
     def run(self, iterator: Any) -> Any:
         """Runs one training step, or `steps_per_execution` of them. The weights are clean after."""
@@ -97,7 +99,7 @@ class NoisyStep:
                 undo.append(patch(optimizer, "apply", apply))
             logs = self._function(iterator)
         except BaseException:
-            self.roll_back()
+            self._log.roll_back()
             raise
         finally:
             for restore in reversed(undo):
@@ -105,14 +107,6 @@ class NoisyStep:
         if iterations is not None:
             self._check(iterations)
         return logs
-
-    def roll_back(self) -> None:
-        """Puts the clean values back into the variables that are marked."""
-        dirty = tf.convert_to_tensor(self._dirty).numpy()
-        for i in np.flatnonzero(dirty):
-            self.targets[i].variable.assign(tf.convert_to_tensor(self._clean[i]))
-        if dirty.any():
-            self._dirty.assign(tf.zeros_like(dirty))
 
     def _check(self, iterations: int) -> None:
         """Raises or warns if the first step went past what was put around it."""
@@ -142,12 +136,12 @@ class NoisyStep:
     def _noisy_train_step(self, data: Any) -> Any:
         variables = len(self._model.variables)
         self._traced = True
-        self._local.run = run = _merge_call(self._inject)
+        self._local.run = run = merge_call(self._inject)
         try:
             logs = self._train_step(data)
-            self._restore(run, range(len(self.targets)))
+            self._log.restore(run, range(len(self.targets)))
             if not run.applied:
-                _merge_call(lambda strategy: _assign(strategy, self._by_hand, self._by_hand + 1))
+                merge_call(lambda strategy: assign(strategy, self._by_hand, self._by_hand + 1))
         finally:
             self._local.run = None
         if len(self._model.variables) != variables:
@@ -160,98 +154,51 @@ class NoisyStep:
         self._unread = [self.targets[i].variable.path for i in sorted(run.unread)]
         return logs
 
-    def _inject(self, strategy: Any) -> "_Run":
+    def _inject(self, strategy: Any) -> Run:
         step = self._now()
-        drawn = self._held if self._period is None else step - step % self._period
-        for variable, value in ((self._step, step), (self._drawn, drawn)):
-            _assign(strategy, variable, value)
-        variables = self._variables()
-        copies = [_assign(strategy, c, v) for c, v in zip(self._clean, variables, strict=True)]
-        with tf.control_dependencies(_made(copies)):
-            mark = _assign(strategy, self._dirty, tf.ones([len(self.targets)], tf.bool))
-        noisy = self._noisy()
-        with tf.control_dependencies(_made([mark])):
-            for v, n in zip(variables, noisy, strict=True):
-                _assign(strategy, v, n)
-        return _Run(
-            noisy, [] if tf.executing_eagerly() else [_Uses(strategy, v) for v in variables]
-        )
+        assign(strategy, self._step, step)
+        held = tf.convert_to_tensor(self._held)
+        assign(strategy, self._drawn, held if self._period is None else step - step % self._period)
+        return self._log.inject(strategy)
 
-    def _noisy(self) -> list[Tensor]:
-        """What the variables hold after injection."""
-        step = tf.convert_to_tensor(self._step)
-        return perturb(
-            self._noise,
-            self.targets,
-            [tf.convert_to_tensor(c) for c in self._clean],
-            seed=tf.convert_to_tensor(self._seed),
-            step=tf.convert_to_tensor(self._drawn),
-            magnitude=self._noise.magnitude_at(step),
-        )
-
-    def _restore(self, run: "_Run", indices: Iterable[int]) -> Tensor | None:
-        """Puts clean values back. Returns what an update of these variables has to wait for."""
-        indices = [i for i in indices if run.states[i] is not _State.CLEAN]
-        if not indices:
-            return None
-
-        def restore(strategy: Any) -> Tensor:
-            restored = [self._restore_one(strategy, run, i) for i in indices]
-            others = np.ones(len(self.targets), bool)
-            others[indices] = False
-            with tf.control_dependencies(_made(restored)):
-                unmark = _assign(strategy, self._dirty, tf.logical_and(self._dirty, others))
-            # In a branch, or in a function that may be cached, the ops may run or not.
-            certain = run.graph is _graph()
-            for i in indices:
-                run.states[i] = _State.CLEAN if certain else _State.UNKNOWN
-            with tf.control_dependencies(_made([unmark])):
-                return tf.constant(True)
-
-        return _merge_call(restore)
-
-    def _restore_one(self, strategy: Any, run: "_Run", i: int) -> Any:
-        variable, clean = self.targets[i].variable.value, self._clean[i]
-
-        def reset() -> Any:
-            return _assign(strategy, variable, clean)
-
-        def settle(noisy: Tensor) -> Any:
-            return strategy.extended.update(
-                variable,
-                lambda v, c, n: v.assign(_settled(v, c, n), read_value=False),
-                args=(clean, noisy),
+    def _noisy(self, clean: list[Tensor], replica: int) -> list[Tensor]:
+        """The noisy values: a function of the clean ones and of what the state variables hold."""
+        if not self._one_at_a_time:
+            return self._perturb(clean, 0, len(clean), replica)
+        chosen = sampling.choose(sampling.make_key(self._seed, self._drawn), len(clean))
+        return [
+            tf.cond(
+                chosen == i,
+                lambda i=i: self._perturb(clean, i, i + 1, replica)[0],
+                lambda value=value: value,
             )
+            for i, value in enumerate(clean)
+        ]
 
-        def if_marked(restore: Callable[[], Any]) -> Any:
-            def restored() -> Tensor:
-                with tf.control_dependencies(_made([restore()])):
-                    return tf.constant(True)
-
-            return tf.cond(
-                tf.convert_to_tensor(self._dirty)[i], restored, lambda: tf.constant(False)
+    def _perturb(self, clean: list[Tensor], first: int, last: int, replica: int) -> list[Tensor]:
+        """Those from `first` up to `last`, under noise."""
+        results: list[Tensor] = []
+        begin = 0
+        for noise, targets in self.noises:
+            here = slice(max(first - begin, 0), max(last - begin, 0))
+            results += perturb(
+                noise,
+                targets[here],
+                clean[begin : begin + len(targets)][here],
+                seed=tf.convert_to_tensor(self._seed),
+                step=tf.convert_to_tensor(self._drawn),
+                magnitude=noise.magnitude_at(tf.convert_to_tensor(self._step)),
+                replica=replica,
             )
-
-        if tf.executing_eagerly():
-            return if_marked(lambda: settle(run.noisy[i]))
-        written = _Uses(strategy, variable).writes > 0
-        if run.graph is _graph():
-            uses = _Uses(strategy, variable)
-            if uses.total == run.uses[i].total:
-                run.unread.add(i)
-            written = uses.writes > run.uses[i].writes
-            if written or run.states[i] is _State.UNKNOWN:
-                return if_marked(lambda: settle(run.noisy[i]))
-            return reset()
-        # A function that is cached must not hold on to this run's tensors: make them again.
-        return if_marked(lambda: settle(self._noisy()[i]) if written else reset())
+            begin += len(targets)
+        return results
 
     def _restoring(self, optimizer: Any) -> Callable[..., Any]:
         """The optimizer's `apply`, with the variables it updates restored first."""
         apply = optimizer.apply
 
         def restore_and_apply(grads: Any, trainable_variables: Any = None) -> Any:
-            run: _Run | None = getattr(self._local, "run", None)
+            run: Run | None = getattr(self._local, "run", None)
             if run is None:
                 return apply(grads, trainable_variables)
             run.applied = True
@@ -263,8 +210,8 @@ class NoisyStep:
                     with keras.name_scope(optimizer.name, caller=optimizer):
                         optimizer.build(trainable_variables)
                     optimizer.built = True
-            token = self._restore(run, self._updated(optimizer, trainable_variables))
-            with tf.control_dependencies(_made([token])):
+            token = self._log.restore(run, self._updated(optimizer, trainable_variables))
+            with tf.control_dependencies(made([token])):
                 return apply(grads, trainable_variables)
 
         return restore_and_apply
@@ -289,9 +236,6 @@ class NoisyStep:
         counts = [tf.convert_to_tensor(optimizer.iterations) for optimizer in self._optimizers]
         return tf.add_n([tf.zeros((), tf.int64), *(tf.cast(count, tf.int64) for count in counts)])
 
-    def _variables(self) -> list[Any]:
-        return [target.variable.value for target in self.targets]
-
     def _make_function(self) -> Callable[[Any], Any]:
         undo = patch(self._model, "train_step", self._noisy_train_step)
         try:
@@ -302,75 +246,11 @@ class NoisyStep:
             self._model.train_function = self.clean_function
 
 
-class _State(enum.Enum):
-    NOISY = enum.auto()
-    CLEAN = enum.auto()
-    UNKNOWN = enum.auto()  # Only the marks know.
-
-
-class _Run:
-    """What is known of one run of the step while its ops are made."""
-
-    def __init__(self, noisy: list[Tensor], uses: "list[_Uses]") -> None:
-        self.graph = _graph()
-        self.noisy = noisy
-        self.uses = uses
-        self.states = [_State.NOISY] * len(noisy)
-        self.unread: set[int] = set()
-        self.applied = False
-
-
-class _Uses:
-    """How often the graph being built has used and may have written a variable so far."""
-
-    def __init__(self, strategy: Any, variable: Any) -> None:
-        local = strategy.experimental_local_results(variable)[0]
-        ops = _graph().capture(local.handle).consumers()
-        self.total = len(ops)
-        self.writes = sum(op.type not in _READS for op in ops)
-
-
-def _settled(variable: Any, clean: Any, noisy: Tensor) -> Tensor:
-    """The clean value, plus what the step itself added to the noisy one."""
-    now = tf.convert_to_tensor(variable)
-    clean = tf.convert_to_tensor(clean)
-    bits = {2: tf.int16, 4: tf.int32, 8: tf.int64}[now.dtype.size]
-    wide = tf.float64 if now.dtype == tf.float64 else tf.float32
-    moved = tf.cast(clean, wide) + (tf.cast(now, wide) - tf.cast(noisy, wide))
-    # By bits: a NaN that the noise ran into is not a change.
-    untouched = tf.equal(tf.bitcast(now, bits), tf.bitcast(noisy, bits))
-    return tf.where(untouched, clean, tf.cast(moved, now.dtype))
-
-
 def _python(step: Callable[..., Any]) -> Callable[..., Any]:
     """The Python code of a `tf.function`: one traced before would not see what is put around it."""
     if hasattr(step, "python_function"):
         return tf.autograph.to_graph(step.python_function)  # type: ignore[no-any-return]
     return step
-
-
-def _merge_call(make: Callable[[Any], Any]) -> Any:
-    """Runs `make(strategy)` once for all replicas."""
-    return tf.distribute.get_replica_context().merge_call(make)
-
-
-def _assign(strategy: Any, variable: Any, value: Any) -> Any:
-    return strategy.extended.update(
-        variable, lambda v, x: v.assign(x, read_value=False), args=(value,)
-    )
-
-
-def _made(ops: Iterable[Any]) -> list[Any]:
-    """Without the `None`s that stand for ops in eager mode."""
-    return [op for op in ops if op is not None]
-
-
-def _state(value: Tensor) -> tf.Variable:
-    return tf.Variable(value, trainable=False)
-
-
-def _graph() -> Any:
-    return tf.compat.v1.get_default_graph()
 
 
 def _ids(objects: Iterable[Any]) -> set[int]:

@@ -1,15 +1,23 @@
 """One draw for many weights: from clean values, a seed and a step to perturbed values."""
 
+import warnings
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from keras_weightnoise import sampling
 from keras_weightnoise.noises import Noise
+from keras_weightnoise.noises.additive import Additive
 from keras_weightnoise.sampling import Tensor
 from keras_weightnoise.selection import Target
 
+# The standard deviations of the draws.
+_UNIT = {"normal": 1.0, "truncated_normal": 0.8796256610342398, "uniform": 3**-0.5, "sign": 1.0}
 
+
+# AutoGraph has nothing to convert here, and TensorFlow 2.18 stumbles over `match`.
+@tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
 def perturb(
     noise: Noise,
     targets: Sequence[Target],
@@ -18,8 +26,12 @@ def perturb(
     seed: Tensor,
     step: Tensor,
     magnitude: Tensor,
+    replica: int = 0,
 ) -> list[Tensor]:
     """Returns the perturbed values, a pure function of the arguments.
+
+    The gradient of a perturbed value is passed straight through to the clean one. Where the
+    magnitude is 0, nothing is drawn, and the values come back bit for bit.
 
     Args:
         noise: The noise model.
@@ -27,23 +39,110 @@ def perturb(
         values: The clean value of each target, in its own dtype.
         seed: A scalar integer, modulo 2^32.
         step: A scalar integer, modulo 2^32: draws of different steps are independent.
-        magnitude: The noise's magnitude, a scalar `float32`.
+        magnitude: What `noise.magnitude_at` returns: a scalar, or an entry for each member.
+        replica: Draws of different replicas are independent. Defaults to `0`.
 
     Returns:
         A list of tensors, each in its target's shape and dtype. The arithmetic is done in at least
         `float32` and rounded once.
     """
-    units = sampling.draw(
-        noise.law,
-        sampling.make_key(seed, step),
-        [target.start for target in targets],
-        [tuple(target.variable.shape) for target in targets],
-    )
-    results = []
-    for target, value, unit in zip(targets, values, units, strict=True):
-        dtype = tf.float64 if value.dtype == tf.float64 else tf.float32
-        perturbed = noise.perturb(
-            tf.cast(value, dtype), tf.cast(unit, dtype), tf.cast(magnitude, dtype), target.axes
-        )
-        results.append(tf.cast(perturbed, value.dtype))
-    return results
+    magnitude = tf.cast(magnitude, tf.float32)
+    magnitudes = tf.reshape(magnitude, [-1])
+
+    def perturbed(*clean: Tensor) -> list[Tensor]:
+        def noisy() -> list[Tensor]:
+            key = sampling.make_key(seed, step)
+            return _apply(noise, targets, clean, key, magnitudes, replica)
+
+        # Where the magnitude is a constant, there is no branch in the graph.
+        known = tf.get_static_value(magnitude)
+        if known is not None:
+            return noisy() if np.any(known) else list(clean)
+        return tf.cond(tf.reduce_any(magnitudes != 0.0), noisy, lambda: list(clean))  # type: ignore[no-any-return]
+
+    return tf.grad_pass_through(perturbed)(*values)  # type: ignore[no-any-return]
+
+
+def _apply(
+    noise: Noise,
+    targets: Sequence[Target],
+    values: Sequence[Tensor],
+    key: Tensor,
+    magnitudes: Tensor,
+    replica: int,
+) -> list[Tensor]:
+    starts = [target.start for target in targets]
+    shapes = [tuple(target.variable.shape) for target in targets]
+    results = [tf.cast(v, tf.float64 if v.dtype == tf.float64 else tf.float32) for v in values]
+    stream = replica * 2**16  # A composition of more members than that has other worries.
+    for i, member in enumerate(noise.members):
+        draws: Sequence[Tensor | None] = [None] * len(targets)
+        if member.law is not None:
+            draws = sampling.draw(member.law, key, starts, shapes, stream)
+            stream += 1
+        results = [
+            member.perturb(
+                w,
+                None if n is None else tf.cast(n, w.dtype),
+                tf.cast(magnitudes[i], w.dtype),
+                t.axes,
+            )
+            for w, n, t in zip(results, draws, targets, strict=True)
+        ]
+    return [tf.cast(w, value.dtype) for w, value in zip(results, values, strict=True)]
+
+
+def root_mean_squares(noise: Noise, targets: Sequence[Target], magnitude: Tensor) -> list[float]:
+    """The size of the noise in each target, the root of the mean of (w' - w)^2.
+
+    Of additive noise, the expectation; of other noise, what one draw has.
+
+    Args:
+        noise: The noise model.
+        targets: What is perturbed.
+        magnitude: What `noise.magnitude_at` returns.
+    """
+    clean = [tf.cast(tf.convert_to_tensor(t.variable.value), tf.float64) for t in targets]
+    if isinstance(noise, Additive):
+        size = tf.cast(magnitude, tf.float64)
+        noisy = [
+            noise.perturb(
+                w, tf.fill(w.shape, tf.cast(_UNIT[noise.law], tf.float64)), size, target.axes
+            )
+            for w, target in zip(clean, targets, strict=True)
+        ]
+    else:
+        noisy = perturb(noise, targets, clean, seed=0, step=0, magnitude=magnitude)
+    return [float(tf.sqrt(tf.reduce_mean((a - b) ** 2))) for a, b in zip(noisy, clean, strict=True)]
+
+
+def warn_below_resolution(noise: Noise, targets: Sequence[Target], magnitude: Tensor) -> None:
+    """Warns of the variables that are too coarse for the noise.
+
+    That is where, in one draw, more than half of a noise (of the sum of its squares) falls on
+    weights that come back unchanged, because it is less than half the distance to the next number
+    of their dtype.
+
+    Args:
+        noise: The noise model.
+        targets: What is perturbed.
+        magnitude: What `noise.magnitude_at` returns.
+    """
+    # In double precision, what is lost to the variable's dtype is still there.
+    clean = [tf.cast(tf.convert_to_tensor(t.variable.value), tf.float64) for t in targets]
+    for member, size in zip(noise.members, np.ravel(magnitude), strict=True):
+        coarse = []
+        noisy = perturb(member, targets, clean, seed=0, step=0, magnitude=size)
+        for target, before, after in zip(targets, clean, noisy, strict=True):
+            dtype = target.variable.dtype
+            power = tf.square(after - before)
+            lost = tf.where(tf.equal(tf.cast(before, dtype), tf.cast(after, dtype)), power, 0.0)
+            if 2.0 * tf.reduce_sum(lost) > tf.reduce_sum(power):
+                coarse.append(f"{target.variable.path} ({dtype})")
+        if coarse:
+            warnings.warn(
+                f"Most of the noise is lost to rounding in {', '.join(coarse)}. Expected a "
+                "magnitude above the resolution of the variable's dtype at the size of its "
+                f"weights. Received: noise={member}, of magnitude {size:g}",
+                stacklevel=3,
+            )

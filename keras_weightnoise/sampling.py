@@ -9,6 +9,7 @@ The numbers are the generator's raw bits and arithmetic of our own, because Tens
 differ between XLA and plain graphs, while the bits agree.
 """
 
+import functools
 import random
 from collections.abc import Callable, Sequence
 from math import prod
@@ -17,7 +18,7 @@ from typing import Any, Literal
 import tensorflow as tf
 
 Tensor = Any  # TensorFlow ships no types.
-Law = Literal["normal", "uniform", "sign"]
+Law = Literal["normal", "truncated_normal", "uniform", "sign"]
 
 _PHILOX = 1  # `tf.random.Algorithm.PHILOX`, as the op's attribute wants it.
 _BLOCK = 4  # 32-bit words per value of a Philox counter.
@@ -35,6 +36,10 @@ _TAIL = (
     -0.0076224613, 0.00943887047, 1.00167406, 2.83297682,
 )  # fmt: skip
 _SQRT2 = 2.0**0.5
+
+_COMPILED = 2**16  # Elements: fewer are drawn sooner than a kernel for them is compiled.
+_CHOICE = 2**32 - 1  # The stream of `choose`, past those that noises count up from 0.
+_TWO_SIGMAS = 0.9544997361036416  # P(|n| <= 2).
 
 
 def resolve_seed(seed: int | None) -> int:
@@ -91,10 +96,11 @@ def draw(
     - `"normal"`: n = sqrt(2) erfinv(u) with Giles's polynomials, the distance of |u| from 1 taken from
       the integer, not from the rounded u. It is within 1e-6 of the exact inverse up to 5 standard
       deviations, and within 3e-3 up to the last value, 6.34.
+    - `"truncated_normal"`: the same with P(|n| <= 2) u for u, so that n is in [-2, 2].
     - `"sign"`: -1 or 1, by the sign of b.
 
     Args:
-        law: One of `"normal"`, `"uniform"`, `"sign"`.
+        law: One of `"normal"`, `"truncated_normal"`, `"uniform"`, `"sign"`.
         key: What `make_key` returns.
         starts: For each variable, where it begins: see `offsets`.
         shapes: For each variable, its shape.
@@ -103,16 +109,31 @@ def draw(
     Returns:
         A list of `float32` tensors of these shapes.
     """
-    transform = _LAWS[law]
     results: list[Tensor] = []
     for first, last in _runs(starts, shapes):
         begin = starts[first]
         length = starts[last] + prod(shapes[last]) - begin
-        flat = tf.reshape(transform(_bits(key, begin, length, stream)), [-1])
+        compiled = length >= _COMPILED and xla_works()
+        flat = _kernel(law, begin, length, stream, compiled)(key)
         for start, shape in zip(starts[first : last + 1], shapes[first : last + 1], strict=True):
             size = prod(shape)
             results.append(tf.reshape(flat[start - begin : start - begin + size], shape))
     return results
+
+
+def choose(key: Tensor, count: int) -> Tensor:
+    """Draws a scalar `int64` from 0 to `count - 1`, each as likely to within `count` in 2^32."""
+    word = tf.bitcast(_bits(key, 0, 1, _CHOICE)[0, 0], tf.uint32)
+    return tf.cast(word, tf.int64) % count
+
+
+def occurs(u: Tensor, probability: Tensor) -> Tensor:
+    """Whether an event of this probability occurs, for a draw u of the law `"uniform"`.
+
+    By |u|, which is never 0 and may be 1: so at 0 never, at 1 always, and exact for rare events, as
+    `float32` is finest about 0. u may be `float64`, but its values are those of `float32`.
+    """
+    return tf.abs(u) <= probability
 
 
 def _runs(starts: Sequence[int], shapes: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
@@ -127,6 +148,32 @@ def _runs(starts: Sequence[int], shapes: Sequence[Sequence[int]]) -> list[tuple[
                 continue
         runs.append((i, i))
     return runs
+
+
+@functools.cache
+def _kernel(
+    law: Law, begin: int, length: int, stream: int, compiled: bool
+) -> Callable[[Tensor], Tensor]:
+    """The ops that draw for these elements: compiled, they take a third of the time on CPU.
+
+    Apart from whatever uses them, because XLA would draw again for each use.
+    """
+
+    def draw_flat(key: Tensor) -> Tensor:
+        return tf.reshape(_LAWS[law](_bits(key, begin, length, stream)), [-1])
+
+    return tf.function(draw_flat, jit_compile=True) if compiled else draw_flat
+
+
+@functools.cache
+def xla_works() -> bool:
+    """Whether this build of TensorFlow can compile for this machine."""
+    try:
+        with tf.init_scope():
+            tf.function(lambda: tf.zeros(()), jit_compile=True)()
+    except (tf.errors.OpError, ValueError):
+        return False
+    return True
 
 
 def _bits(key: Tensor, begin: int, length: int, stream: int) -> Tensor:
@@ -152,6 +199,12 @@ def _normal(bits: Tensor) -> Tensor:
     return _uniform(bits) * (factor * _SQRT2)
 
 
+def _truncated_normal(bits: Tensor) -> Tensor:
+    x = _uniform(bits) * _TWO_SIGMAS
+    n = x * (_horner(_CENTRE, -tf.math.log((1.0 - x) * (1.0 + x)) - 2.5) * _SQRT2)
+    return tf.clip_by_value(n, -2.0, 2.0)  # Rounding may exceed it.
+
+
 def _horner(coefficients: Sequence[float], x: Tensor) -> Tensor:
     value: Any = coefficients[0]
     for coefficient in coefficients[1:]:
@@ -165,6 +218,7 @@ def _sign(bits: Tensor) -> Tensor:
 
 _LAWS: dict[str, Callable[[Tensor], Tensor]] = {
     "normal": _normal,
+    "truncated_normal": _truncated_normal,
     "uniform": _uniform,
     "sign": _sign,
 }

@@ -52,9 +52,9 @@ def select(
     trainable = {id(v) for v in root.trainable_variables}
     everything = list(root.variables)
     candidates = [v for v in everything if id(v) in trainable and is_float(v)]
-    chosen = _matching(root, candidates, "variables", variables, everything)
+    chosen = matching(root, candidates, "variables", variables)
     # `exclude` may name what is not eligible anyway; only what is not there at all is a mistake.
-    left_out = _matching(root, everything, "exclude", exclude, everything, default=False)
+    left_out = set() if exclude is None else matching(root, everything, "exclude", exclude)
     starts = sampling.offsets([tuple(v.shape) for v in everything])
     targets = [
         Target(v, owners[id(v)], start, filter_axes(v, owners[id(v)]))
@@ -116,9 +116,9 @@ def optimizers(root: Layer) -> list[Any]:
 def filter_axes(variable: Variable, layer: Layer) -> tuple[int, ...]:
     """The axes of a variable that one output channel (filter, row) extends over."""
     rank = len(variable.shape)
-    if rank < 2:
-        return tuple(range(rank))
-    if isinstance(layer, keras.layers.Embedding) and variable.name == "embeddings":
+    if rank < 2 or variable.name == "bias":  # A GRU's has rank 2, an EinsumDense layer's any.
+        kept = set()
+    elif isinstance(layer, keras.layers.Embedding) and variable.name == "embeddings":
         kept = {0}
     elif _is_depthwise(variable, layer):
         kept = {rank - 2, rank - 1}
@@ -150,19 +150,21 @@ def is_float(variable: Variable) -> bool:
     )
 
 
-def _matching(
-    root: Layer,
-    candidates: list[Variable],
-    name: str,
-    selector: Selector | None,
-    everything: list[Variable],
-    default: bool = True,
+def matching(
+    root: Layer, candidates: Sequence[Variable], name: str, selector: Selector | None
 ) -> set[int]:
-    """The ids of the candidates that a selector matches."""
+    """The ids of the candidates that a selector matches. Raises if there are none.
+
+    Args:
+        root: The model or layer whose variables they are.
+        candidates: The variables to match.
+        name: The argument's name, for the error.
+        selector: A selector, or `None` for all of them.
+    """
     if selector is None:
-        return {id(v) for v in candidates} if default else set()
+        return {id(v) for v in candidates}
     if isinstance(selector, list | tuple):
-        return set().union(*(_matching(root, candidates, name, s, everything) for s in selector))
+        return set().union(*(matching(root, candidates, name, each) for each in selector))
     if selector == "kernels":
         found = {id(v) for v in candidates if len(v.shape) >= 2}
     elif isinstance(selector, str):
@@ -170,20 +172,20 @@ def _matching(
     elif isinstance(selector, keras.Layer):
         found = {id(v) for v in candidates} & {id(v) for v in selector.variables}
     elif isinstance(selector, type):
-        of_class = (layer for layer in sublayers(root) if isinstance(layer, selector))
-        found = {id(v) for v in candidates} & {id(v) for each in of_class for v in each.variables}
+        layers: list[Layer] = [each for each in sublayers(root) if issubclass(type(each), selector)]
+        found = {id(v) for v in candidates} & {id(v) for each in layers for v in each.variables}
     else:
-        found = {id(v) for v in candidates if selector(v)}
+        found = {id(v) for v in candidates if selector(v)}  # type: ignore[operator]
     if not found:
         trainable = {id(v) for v in root.trainable_variables}
         raise ValueError(
             f"`{name}` matches no trainable float variable of {root.name!r}. "
-            f"Received: {name}={selector!r}.{_listing(everything, trainable)}"
+            f"Received: {name}={selector!r}.{_listing(root.variables, trainable)}"
         )
     return found
 
 
-def _listing(everything: list[Variable], trainable: set[int]) -> str:
+def _listing(everything: Sequence[Variable], trainable: set[int]) -> str:
     if not everything:
         return " It has no variables."
     lines = (

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from fits import X, Y, Weights, linear, mean_output, same
+from fits import Weights, X, Y, linear, mean_output, same
 
 from keras_weightnoise import WeightNoiseCallback, noises, perturbation, selection
 
@@ -192,6 +192,79 @@ def test_schedule_is_evaluated_at_the_step():
 
 def test_a_magnitude_of_zero_trains_as_without():
     assert same(trained(WeightNoiseCallback(0.0)), trained())
+
+
+class Noises(keras.callbacks.Callback):
+    """Reads, in the step, by how much each variable is off. The learning rate must be 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def wrap(self, model):
+        clean = [v.numpy() for v in model.trainable_variables]
+
+        class Tell(type(model)):
+            def train_step(inner, data):
+                tf.py_function(
+                    lambda *vs: self.seen.append(
+                        [v.numpy() - c for v, c in zip(vs, clean, strict=True)]
+                    ),
+                    [v.value for v in inner.trainable_variables],
+                    [],
+                )
+                return super().train_step(data)
+
+        told = Tell(model.inputs, model.outputs)
+        told.compile(keras.optimizers.SGD(0.0), loss=mean_output)
+        return told
+
+
+def noises_in_steps(noise, epochs=2):
+    keras.utils.set_random_seed(1)
+    probe = Noises()
+    model = probe.wrap(linear())
+    model.fit(SAME_BATCH, epochs=epochs, verbose=0, shuffle=False, callbacks=[noise])
+    return probe.seen
+
+
+def test_one_at_a_time():
+    seen = noises_in_steps(WeightNoiseCallback(0.3, one_at_a_time=True, seed=1), epochs=10)
+    moved = [[bool(np.any(noise)) for noise in step] for step in seen]
+    assert all(sum(step) == 1 for step in moved)
+    # 40 draws among 4: each is chosen sometimes, none mostly.
+    counts = np.sum(moved, axis=0)
+    assert counts.min() >= 3
+    assert counts.max() <= 20
+    # A variable has the noise it has when all are perturbed.
+    everything = noises_in_steps(WeightNoiseCallback(0.3, seed=1), epochs=1)[0]
+    first = moved[0].index(True)
+    assert same(seen[0][first], everything[first])
+
+
+def test_different_noise_for_different_variables():
+    rules = {"bias": noises.Rademacher(0.5), "dense/": 0.0, None: 0.1}
+    noise = WeightNoiseCallback(rules, seed=1)
+    kernel, bias, other_kernel, other_bias = noises_in_steps(noise)[0]
+    np.testing.assert_allclose(np.abs([bias, other_bias]), 0.5)
+    assert {bool(np.any(k)) for k in (kernel, other_kernel)} == {True, False}
+    history = fit(small(), WeightNoiseCallback({"bias": noises.Rademacher(0.5), None: 0.1}))
+    logged = {k: v for k, v in history.history.items() if k.startswith("weight_noise")}
+    assert logged == {
+        "weight_noise_rademacher_scale": [0.5, 0.5],
+        "weight_noise_gaussian_stddev": [pytest.approx(0.1)] * 2,
+    }
+
+
+def test_every_noise_model_trains():
+    """In one fit, composed, with a schedule among them, under XLA."""
+    ramp = keras.optimizers.schedules.PolynomialDecay(0.0, 4, 0.1)
+    noise = noises.Gaussian(ramp, relative_to="rms") + noises.LogNormal(0.1)
+    noise += noises.Quantization(8) + noises.BitFlip(0.01) + noises.DropConnect(0.1)
+    model = small(jit_compile=True)
+    history = fit(model, WeightNoiseCallback(noise, seed=1))
+    assert history.history["weight_noise_gaussian_stddev"][-1] == pytest.approx(0.1)
+    assert np.isfinite(history.history["loss"]).all()
 
 
 # What is printed and logged.
@@ -533,7 +606,7 @@ def test_two_on_one_fit_are_refused():
     [
         ({"noise": -0.1}, ValueError, "noise=-0.1"),
         ({"noise": float("nan")}, ValueError, "noise=nan"),
-        ({"noise": "much"}, TypeError, "noise=much"),
+        ({"noise": "much"}, TypeError, "noise='much'"),
         ({"noise": True}, TypeError, "noise=True"),
         ({"noise": None}, TypeError, "noise=None"),
         ({"frequency": "step"}, ValueError, "frequency='step'"),
@@ -548,6 +621,10 @@ def test_two_on_one_fit_are_refused():
         ({"seed": -1}, ValueError, "seed=-1"),
         ({"seed": 2**32}, ValueError, "seed=4294967296"),
         ({"seed": 1.0}, TypeError, "seed=1.0"),
+        ({"noise": {}}, ValueError, "noise={}"),
+        ({"noise": ["kernels", 0.1]}, TypeError, "noise=\\['kernels', 0.1\\]"),
+        ({"noise": [("kernels", -0.1)]}, ValueError, "noise=-0.1"),
+        ({"one_at_a_time": 1}, TypeError, "one_at_a_time=1"),
         ({"verbose": 2}, ValueError, "verbose=2"),
     ],
     ids=str,

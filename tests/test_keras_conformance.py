@@ -58,6 +58,14 @@ LAYERS = [
     (layers.Conv1D, {"filters": 2, "kernel_size": 2}, (2, 5, 3), None),
     (layers.Conv2D, {"filters": 2, "kernel_size": 2}, (2, 4, 4, 3), None),
     (layers.Conv3D, {"filters": 2, "kernel_size": 2}, (2, 3, 3, 3, 2), None),
+    # These two run in a `tf.function` of Keras's.
+    (layers.Conv2D, {"filters": 4, "kernel_size": 2, "groups": 2}, (2, 4, 4, 2), None),
+    (
+        layers.Conv3D,
+        {"filters": 2, "kernel_size": 2, "data_format": "channels_first"},
+        (2, 2, 3, 3, 3),
+        None,
+    ),
     (layers.Conv1DTranspose, {"filters": 2, "kernel_size": 2}, (2, 5, 3), None),
     (layers.Conv2DTranspose, {"filters": 2, "kernel_size": 2}, (2, 4, 4, 3), None),
     (layers.Conv3DTranspose, {"filters": 2, "kernel_size": 2}, (2, 3, 3, 3, 2), None),

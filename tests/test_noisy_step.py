@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from fits import X, Y, Weights, linear, mean_output, same
+from fits import Weights, X, Y, linear, mean_output, same
 
 from keras_weightnoise import WeightNoiseCallback
 
@@ -40,7 +40,7 @@ class Decay(keras.Model):
         return self.dense(x) + self.other(x)
 
     def train_step(self, data):
-        x, y = data
+        x, _ = data
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(self(x, training=True))
         grads = tape.gradient(loss, self.trainable_variables)
@@ -441,3 +441,17 @@ def test_replicas_draw_what_one_device_draws():
     _, two, _ = run(mirrored(make), WeightNoiseCallback(0.3, seed=1))
     for here, there in zip(two[2], one[2], strict=True):
         np.testing.assert_allclose(here, there, atol=1e-5)
+
+
+def test_replicas_with_noise_of_their_own_stay_in_step():
+    make = LINEAR["mirrored"]
+    plain_logs, plain_seen, _ = run(make, None)
+    logs, seen, model = run(make, WeightNoiseCallback(0.3, seed=1, per_replica=True))
+    assert same(seen, plain_seen)
+    copies = [strategy().experimental_local_results(v.value) for v in model.trainable_variables]
+    assert all(np.array_equal(*(copy.numpy() for copy in each)) for each in copies)
+    shared, _, _ = run(make, WeightNoiseCallback(0.3, seed=1))
+    assert_other_loss(logs, plain_logs)
+    assert_other_loss(logs, shared)
+    again, _, _ = run(make, WeightNoiseCallback(0.3, seed=1, per_replica=True))
+    assert again == logs

@@ -1,0 +1,39 @@
+"""Noise models: immutable, serializable values that say how a weight is perturbed, and how much.
+
+All of them pass gradients straight through: the gradient that arrives at the noisy weight w' is the
+gradient of the clean weight w, whatever the noise. So the callback, which moves the clean weights by
+the gradient at the noisy ones, and the wrapper, through which it flows, train alike.
+"""
+
+from keras_weightnoise.noises.additive import Gaussian, Rademacher, TruncatedGaussian, Uniform
+from keras_weightnoise.noises.base import Magnitude, Noise, Schedule, name_magnitudes
+from keras_weightnoise.noises.checks import check_magnitude
+from keras_weightnoise.noises.composition import Compose
+from keras_weightnoise.noises.conversion import get
+from keras_weightnoise.noises.faults import BitFlip, StuckAt
+from keras_weightnoise.noises.multiplicative import DropConnect, LogNormal
+from keras_weightnoise.noises.quantized import PseudoQuantization, Quantization
+from keras_weightnoise.noises.scales import Scale, check_scale, scale
+
+__all__ = [
+    "BitFlip",
+    "Compose",
+    "DropConnect",
+    "Gaussian",
+    "LogNormal",
+    "Magnitude",
+    "Noise",
+    "PseudoQuantization",
+    "Quantization",
+    "Rademacher",
+    "Scale",
+    "Schedule",
+    "StuckAt",
+    "TruncatedGaussian",
+    "Uniform",
+    "check_magnitude",
+    "check_scale",
+    "get",
+    "name_magnitudes",
+    "scale",
+]

@@ -1,0 +1,174 @@
+"""Additive noise: `w' = w + magnitude * scale(w) * n`."""
+
+import dataclasses
+from typing import ClassVar
+
+import keras
+
+from keras_weightnoise.noises.base import Magnitude, Noise
+from keras_weightnoise.noises.scales import Scale, check_scale, scale
+from keras_weightnoise.sampling import Law, Tensor
+
+
+class Additive(Noise):
+    """Base class of noise that is linear in its draw."""
+
+    law: ClassVar[Law]
+    relative_to: Scale | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_scale(self.relative_to)
+
+    def perturb(self, w: Tensor, n: Tensor, magnitude: Tensor, axes: tuple[int, ...]) -> Tensor:
+        return w + magnitude * scale(w, self.relative_to, axes) * n
+
+
+@keras.saving.register_keras_serializable(package="keras_weightnoise")
+@dataclasses.dataclass(frozen=True, eq=False)
+class Gaussian(Additive):
+    """Additive Gaussian noise: `w' = w + stddev * scale(w) * n`, with n ~ N(0, 1).
+
+    Use it to regularise under label noise, to find flat minima, or, with `relative_to="max"`, to
+    prepare a network for analog hardware. Gradient: straight through, `dL/dw = dL/dw'`, with none
+    through the scale.
+
+    Args:
+        stddev: Float >= 0, or a `keras.optimizers.schedules.LearningRateSchedule` evaluated at the
+            optimizer step. In units of the weights where `relative_to` is `None`, else of that
+            scale. Defaults to `0.01`.
+        relative_to: The scale, read from the clean weight. `None`: 1. `"std"`, `"rms"`, `"max"`
+            (the largest |w|) and `"range"` (largest minus smallest): of the whole variable.
+            `"channel_max"` (largest |w|) and `"filter_norm"` (L2 norm): of each output channel,
+            which is the last axis of most kernels, the last two of a depthwise kernel, the last but
+            one of a transposed convolution's, the output axes of an EinsumDense kernel, a row of an
+            embedding, the whole of a bias or vector. `"weight"`: elementwise |w|, so that
+            `w' = w * (1 + stddev * n)` in law. Defaults to `None`.
+
+    Raises:
+        ValueError: If `stddev` is negative or not finite, or `relative_to` is not one of these.
+        TypeError: If `stddev` is neither a number nor a schedule.
+
+    Example:
+
+    >>> from keras_weightnoise import noises
+    >>> noises.Gaussian(0.1, relative_to="std")
+    Gaussian(stddev=0.1, relative_to='std')
+
+    References:
+        - [Graves, 2011](https://papers.nips.cc/paper/4329-practical-variational-inference-for-neural-networks)
+        - [Li et al., 2022](https://arxiv.org/abs/2211.11489) (`"filter_norm"`)
+        - [Joshi et al., 2020](https://doi.org/10.1038/s41467-020-16108-9) (`"max"`)
+        - [Murray and Edwards, 1994](https://doi.org/10.1109/72.317730) (`"weight"`)
+    """
+
+    stddev: Magnitude = 0.01
+    relative_to: Scale | None = None
+    magnitude_name = "stddev"
+    law: ClassVar[Law] = "normal"
+
+
+@keras.saving.register_keras_serializable(package="keras_weightnoise")
+@dataclasses.dataclass(frozen=True, eq=False)
+class TruncatedGaussian(Additive):
+    """Additive Gaussian noise without tails: `w' = w + stddev * scale(w) * n`, n in [-2, 2].
+
+    n follows N(0, 1) given that |n| <= 2. As in `keras.initializers.TruncatedNormal`, `stddev` is
+    that of the law before it is cut: the noise itself has a standard deviation of
+    `0.8796 * stddev`, and never exceeds `2 * stddev`.
+
+    Use it in place of `Gaussian` where one large outlier would do harm: in low precision, or in
+    small layers. Gradient: straight through, `dL/dw = dL/dw'`, with none through the scale.
+
+    Args:
+        stddev: Float >= 0, or a `keras.optimizers.schedules.LearningRateSchedule` evaluated at the
+            optimizer step. In units of the weights, or of the scale. Defaults to `0.01`.
+        relative_to: The scale: see `Gaussian`. Defaults to `None`.
+
+    Raises:
+        ValueError: If `stddev` is negative or not finite, or `relative_to` is no scale.
+        TypeError: If `stddev` is neither a number nor a schedule.
+
+    Example:
+
+    >>> from keras_weightnoise import noises
+    >>> noises.TruncatedGaussian(0.1)
+    TruncatedGaussian(stddev=0.1, relative_to=None)
+    """
+
+    stddev: Magnitude = 0.01
+    relative_to: Scale | None = None
+    magnitude_name = "stddev"
+    law: ClassVar[Law] = "truncated_normal"
+
+
+@keras.saving.register_keras_serializable(package="keras_weightnoise")
+@dataclasses.dataclass(frozen=True, eq=False)
+class Uniform(Additive):
+    """Additive uniform noise: `w' = w + limit * scale(w) * u`, with u uniform on [-1, 1].
+
+    Its standard deviation is `limit / sqrt(3)`. Use it where the noise has to be bounded, for
+    smoothing (SmoothOut) and, with `relative_to="std"`, once before fine-tuning (NoisyTune).
+    Gradient: straight through, `dL/dw = dL/dw'`, with none through the scale.
+
+    Args:
+        limit: Float >= 0, or a `keras.optimizers.schedules.LearningRateSchedule` evaluated at the
+            optimizer step. In units of the weights, or of the scale. Defaults to `0.01`.
+        relative_to: The scale: see `Gaussian`. Defaults to `None`.
+
+    Raises:
+        ValueError: If `limit` is negative or not finite, or `relative_to` is no scale.
+        TypeError: If `limit` is neither a number nor a schedule.
+
+    Example:
+
+    NoisyTune with its lambda of 0.15:
+
+    >>> from keras_weightnoise import noises
+    >>> noises.Uniform(0.15 / 2, relative_to="std")
+    Uniform(limit=0.075, relative_to='std')
+
+    References:
+        - [Wen et al., 2018](https://arxiv.org/abs/1805.07898) (SmoothOut)
+        - [Wu et al., 2022](https://arxiv.org/abs/2202.12024) (NoisyTune)
+    """
+
+    limit: Magnitude = 0.01
+    relative_to: Scale | None = None
+    magnitude_name = "limit"
+    law: ClassVar[Law] = "uniform"
+
+
+@keras.saving.register_keras_serializable(package="keras_weightnoise")
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rademacher(Additive):
+    """Additive noise of one size: `w' = w + scale * scale(w) * s`, with s = -1 or 1, equally likely.
+
+    Its standard deviation is `scale`. Use it where every weight should move, and by the same
+    amount; it is the cheapest to draw. Gradient: straight through, `dL/dw = dL/dw'`, with none
+    through the scale of the weight.
+
+    Args:
+        scale: Float >= 0, or a `keras.optimizers.schedules.LearningRateSchedule` evaluated at the
+            optimizer step. In units of the weights, or of the weight's own scale. Defaults to
+            `0.01`.
+        relative_to: The weight's own scale: see `Gaussian`. Defaults to `None`.
+
+    Raises:
+        ValueError: If `scale` is negative or not finite, or `relative_to` is no scale.
+        TypeError: If `scale` is neither a number nor a schedule.
+
+    Example:
+
+    >>> from keras_weightnoise import noises
+    >>> noises.Rademacher(0.05)
+    Rademacher(scale=0.05, relative_to=None)
+
+    References:
+        - [Orvieto et al., 2022](https://arxiv.org/abs/2202.02831) (Anti-PGD)
+    """
+
+    scale: Magnitude = 0.01
+    relative_to: Scale | None = None
+    magnitude_name = "scale"
+    law: ClassVar[Law] = "sign"

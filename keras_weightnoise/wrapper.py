@@ -1,0 +1,299 @@
+"""`GaussianWeightNoise`: a layer whose kernels are noisy in training."""
+
+import functools
+import inspect
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_weightnoise import noises, perturbation, sampling, selection, substitution
+from keras_weightnoise.noises import Scale
+from keras_weightnoise.noisy_reads import is_recording, stored_values
+from keras_weightnoise.sampling import Tensor
+from keras_weightnoise.selection import Layer, Target
+
+
+@keras.saving.register_keras_serializable(package="keras_weightnoise")
+class GaussianWeightNoise(keras.layers.Wrapper):  # type: ignore[misc]  # Keras ships no types.
+    """Wraps a layer so that its kernels are noisy in training: `w' = w + stddev * scale(w) * n`.
+
+    Use it where some layers of a model are to be trained under weight noise, and not others, or each
+    with its own strength; `WeightNoiseCallback` is for whole models. n ~ N(0, 1) is drawn anew for each
+    call with `training=True`, once for the whole call: a recurrent layer sees one draw for all of a
+    sequence. Gradients are taken at the noisy weights and land on the clean ones, which are never
+    written. With `training=False` the wrapper is the wrapped layer, bit for bit: saved, exported and
+    evaluated models are clean.
+
+    What is perturbed: every trainable float variable of rank 2 or more in the wrapped layer and in the
+    layers inside it, at any depth. Not perturbed are biases, BatchNormalization's parameters and
+    statistics, frozen weights, and the integer kernels of quantized layers. After `enable_lora` the
+    noise is on the trainable factors. Where nothing is left to perturb (the layer was frozen or
+    quantized after it was built), calls are those of the plain layer, with one warning.
+
+    The draws are those of a `keras.random.SeedGenerator`, as for `keras.layers.Dropout`: its state is
+    not saved in `.keras` files, and a reloaded or cloned layer begins again.
+
+    Args:
+        layer: A `keras.Layer` or `keras.Model` with kernels. A recurrent layer that is to run in both
+            directions goes into `keras.layers.Bidirectional` first, and that in here.
+        stddev: Float >= 0, in units of the weights where `relative_to` is `None`, else of that scale.
+            Defaults to `0.1`.
+        relative_to: The scale: `None`, `"std"`, `"rms"`, `"max"`, `"range"`, `"channel_max"`,
+            `"filter_norm"` or `"weight"`. See `noises.Gaussian`. Defaults to `None`.
+        seed: Int in [0, 2^32), or `None` for one drawn from what `keras.utils.set_random_seed` seeds.
+            Defaults to `None`.
+        **kwargs: Keyword arguments of `keras.Layer`, such as `name`. `dtype` is by default the wrapped
+            layer's.
+
+    Call arguments:
+        Those of the wrapped layer, and `training`.
+
+    Raises:
+        ValueError: If `layer` is no layer, or has no kernels (as soon as its variables exist); if
+            `stddev` is negative or not finite; if `relative_to` is not one of these. In a call: if a
+            layer assigns its kernel itself (as `keras.layers.SpectralNormalization` does), or reads it
+            where noise would not reach it or would outlive the call (in a `tf.function` of its own, in
+            `keras.remat`); the message names it.
+        TypeError: If `stddev` is not a number (a schedule has no step inside of a layer), or `seed` no
+            integer.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_weightnoise import GaussianWeightNoise
+    >>> layer = GaussianWeightNoise(keras.layers.Dense(3), stddev=0.1, seed=1)
+    >>> x = keras.ops.ones((2, 4))
+    >>> clean, noisy = layer(x), layer(x, training=True)
+    >>> bool(keras.ops.all(clean == noisy)), bool(keras.ops.all(clean == layer(x)))
+    (False, True)
+
+    References:
+        - [Graves, 2011](https://papers.nips.cc/paper/4329-practical-variational-inference-for-neural-networks)
+        - [Murray and Edwards, 1994](https://doi.org/10.1109/72.317730)
+    """
+
+    def __init__(
+        self,
+        layer: Layer,
+        stddev: float = 0.1,
+        *,
+        relative_to: Scale | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not isinstance(layer, keras.Layer):
+            raise ValueError(
+                f"Layer {layer} supplied to Wrapper isn't a supported layer type. Expected a "
+                f"`keras.Layer`. Received: layer={layer} (of type {type(layer).__name__})"
+            )
+        if "go_backwards" in kwargs:
+            # `Bidirectional` makes its second layer by adding this to the config of its first.
+            raise ValueError(_BIDIRECTIONAL)
+        if isinstance(stddev, keras.optimizers.schedules.LearningRateSchedule):
+            raise TypeError(
+                "Invalid `stddev`. Expected a number: a layer knows no optimizer step to evaluate a "
+                "schedule at. Use `WeightNoiseCallback` for noise that changes during training. "
+                f"Received: stddev={stddev}"
+            )
+        noises.Gaussian(stddev, relative_to)  # Checks both.
+        sampling.check_seed(seed)
+        # Keras takes from these signatures which shapes, masks and tensors a layer wants, and whether
+        # it may call it with `training`. It reads the first in its own constructor.
+        signature = inspect.signature(layer.call)
+        self.call = _signed(self.call, _with_training(signature))  # type: ignore[method-assign]
+        self.build = _signed(self.build, inspect.signature(layer.build))  # type: ignore[method-assign]
+        if layer.quantization_mode is None:
+            kwargs.setdefault("dtype", layer.dtype_policy)
+        else:
+            kwargs.setdefault("dtype", layer.compute_dtype)
+        super().__init__(layer, autocast=layer.autocast, **kwargs)
+        self.stddev = float(stddev)
+        self.relative_to = relative_to
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self._passes_training = "training" in signature.parameters
+        self._warned = False
+        self._had_kernels = False
+        if layer.built:
+            self._check_kernels()
+
+    @property
+    def supports_masking(self) -> bool:
+        """Whether the wrapped layer supports masking."""
+        return bool(self.layer.supports_masking)
+
+    @property
+    def input_spec(self) -> Any:
+        """The wrapped layer's."""
+        return self.layer.input_spec
+
+    @property
+    def go_backwards(self) -> bool:
+        """Not there, and said so to `keras.layers.Bidirectional`."""
+        raise AttributeError(_BIDIRECTIONAL)
+
+    def build(self, *args: Any, **kwargs: Any) -> None:
+        """Builds the wrapped layer; takes the same arguments."""
+        if not self.layer.built and not _built_by_calling(self.layer):
+            self.layer.build(*args, **kwargs)
+        if self.layer.built:
+            self._check_kernels()
+
+    def call(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
+        """Calls the wrapped layer, under noise if `training`."""
+        kwargs = self._arguments(training, kwargs)
+        targets = self._targets(args, kwargs) if training and self.stddev > 0 else []
+        if not targets:
+            return self.layer(*args, **kwargs)
+        noise = noises.Gaussian(self.stddev, self.relative_to)
+        seed, step = tf.unstack(self.seed_generator.next())
+        noisy = perturbation.perturb(
+            noise,
+            targets,
+            stored_values([target.variable for target in targets]),
+            seed=seed,
+            step=step,
+            magnitude=noise.magnitude_at(step),
+        )
+        return substitution.substituted_call(self.layer, targets, noisy, args, kwargs)
+
+    def compute_output_spec(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
+        """The wrapped layer's."""
+        return self.layer.compute_output_spec(*args, **self._arguments(training, kwargs))
+
+    def compute_output_shape(self, *args: Any, **kwargs: Any) -> Any:
+        """The wrapped layer's."""
+        return self.layer.compute_output_shape(*args, **kwargs)
+
+    def compute_mask(self, *args: Any, **kwargs: Any) -> Any:
+        """The wrapped layer's."""
+        return self.layer.compute_mask(*args, **kwargs)
+
+    def get_build_config(self) -> dict[str, Any] | None:
+        """The wrapped layer's, whose arguments of `build` ours are."""
+        config: dict[str, Any] | None = self.layer.get_build_config()
+        return config
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, serialized."""
+        return {
+            **super().get_config(),
+            "stddev": self.stddev,
+            "relative_to": self.relative_to,
+            "seed": self.seed,
+        }
+
+    def _arguments(self, training: bool | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+        # Passed only if there is something to pass: `None` would hide what an outer layer was given.
+        if training is not None and self._passes_training:
+            kwargs["training"] = training
+        return kwargs
+
+    def _targets(self, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> list[Target]:
+        """The kernels as they are now: layers are frozen, quantized and given LoRA at any time."""
+        if not is_recording():
+            raise ValueError(
+                f"The layer {self.name!r} is called where no gradient is recorded, as in `keras.remat` "
+                "(`tf.recompute_grad`), which calls it again, with another draw, when gradients are "
+                "taken. Do not rematerialize this layer."
+            )
+        substitution.build(self.layer, args, kwargs)
+        targets = _kernels(self.layer) if self.trainable else []
+        quantized = [v.path for v in _quantized_kernels(self.layer)]
+        if not self._had_kernels:
+            self._check_kernels()
+        if not self._warned and (quantized or not targets):
+            self._warned = True
+            what = (
+                f"the quantized kernels {quantized}" if quantized else "any kernel: all are frozen"
+            )
+            warnings.warn(
+                f"The layer {self.name!r} does not perturb {what}. Weight noise is for trainable "
+                "floating-point kernels.",
+                stacklevel=2,
+            )
+        return targets
+
+    def _check_kernels(self) -> None:
+        """Raises if the wrapped layer, which is built, has no kernels and never had."""
+        kernels = (
+            _kernels(self.layer) or _quantized_kernels(self.layer) or _frozen_kernels(self.layer)
+        )
+        if not kernels:
+            raise ValueError(
+                f"`GaussianWeightNoise` has nothing to perturb in the layer {self.layer.name!r}. "
+                "Expected a layer with kernels (trainable float variables of rank 2 or more). Received: "
+                f"layer={self.layer}, with variables {[v.path for v in self.layer.variables]}"
+            )
+        self._had_kernels = True
+
+
+_BIDIRECTIONAL = (
+    "`keras.layers.Bidirectional` cannot make a backward copy of a `GaussianWeightNoise`. Wrap it from "
+    "outside: `GaussianWeightNoise(keras.layers.Bidirectional(layer))`."
+)
+
+
+def _signed(function: Callable[..., Any], signature: inspect.Signature) -> Callable[..., Any]:
+    """`function`, showing another signature to those who ask."""
+
+    @functools.wraps(function)
+    def signed(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    signed.__signature__ = signature  # type: ignore[attr-defined]
+    return signed
+
+
+def _with_training(signature: inspect.Signature) -> inspect.Signature:
+    """The signature with an argument `training` that defaults to `None`.
+
+    Any other default would reach the layers called next to this one (as of Keras 3.15).
+    """
+    parameters = list(signature.parameters.values())
+    for i, parameter in enumerate(parameters):
+        if parameter.name == "training":
+            if parameter.default is not parameter.empty:
+                parameters[i] = parameter.replace(default=None)
+            return signature.replace(parameters=parameters)
+    catch_all = bool(parameters) and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD
+    training = inspect.Parameter("training", inspect.Parameter.KEYWORD_ONLY, default=None)
+    parameters.insert(len(parameters) - catch_all, training)
+    return signature.replace(parameters=parameters)
+
+
+def _built_by_calling(layer: Layer) -> bool:
+    """Whether the layer has parts to build, but no `build` that does it: its first call will."""
+    return type(layer).build is keras.Layer.build and not all(
+        part.built for part in selection.sublayers(layer) if part is not layer
+    )
+
+
+def _kernels(layer: Layer) -> list[Target]:
+    try:
+        return selection.select(layer, "kernels")
+    except ValueError:  # Nothing matches.
+        return []
+
+
+def _quantized_kernels(layer: Layer) -> list[Any]:
+    return [
+        variable
+        for each in selection.sublayers(layer)
+        if each.quantization_mode is not None
+        for variable in each.variables
+        if len(variable.shape) >= 2 and not tf.as_dtype(variable.dtype).is_floating
+    ]
+
+
+def _frozen_kernels(layer: Layer) -> list[Any]:
+    return [
+        variable
+        for each in selection.sublayers(layer)
+        if not each.trainable
+        for variable in each.variables
+        if len(variable.shape) >= 2
+    ]

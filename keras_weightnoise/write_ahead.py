@@ -1,0 +1,204 @@
+"""Noise in variables, as a write-ahead log keeps it.
+
+In the graph of a step: copy clean <- w, mark; inject w <- noisy; and, before an update, restore w <- clean,
+unmark. Wherever a step stops, the marks tell which variables hold noise, and the copies what they held
+before.
+"""
+
+import enum
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_weightnoise.sampling import Tensor
+from keras_weightnoise.selection import Variable
+
+# What only looks at a variable. Any other op may have written to it.
+_READS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape"}
+
+
+class WriteAheadLog:
+    """The clean values of variables while they hold noise.
+
+    Args:
+        variables: Keras variables.
+        make_noisy: Makes, in the graph, the noisy values from the clean values and a replica's number. A
+            pure function of these and of what `tf.Variable`s hold until the next injection.
+        own_noise: Whether each replica has noisy values of its own, or all share those of the first.
+    """
+
+    def __init__(
+        self,
+        variables: Sequence[Variable],
+        make_noisy: Callable[[list[Tensor], int], list[Tensor]],
+        own_noise: bool,
+    ) -> None:
+        self._variables = list(variables)
+        self._make_noisy = make_noisy
+        self._own_noise = own_noise
+        self._clean = [state(tf.zeros(v.shape, v.dtype)) for v in variables]
+        self._dirty = state(tf.zeros([len(variables)], tf.bool))
+
+    def inject(self, strategy: Any) -> "Run":
+        """Makes the ops that begin a step: copy, mark, inject."""
+        variables = [v.value for v in self._variables]
+        copies = [
+            assign(strategy, clean, lambda r, v=v: _local(strategy, v)[r])
+            for clean, v in zip(self._clean, variables, strict=True)
+        ]
+        with tf.control_dependencies(made(copies)):
+            mark = assign(strategy, self._dirty, tf.ones([len(variables)], tf.bool))
+        replicas = len(_local(strategy, self._dirty)) if self._own_noise else 1
+        noisy = [self._noisy(replica) for replica in range(replicas)]
+        with tf.control_dependencies(made([mark])):
+            for i, v in enumerate(variables):
+                assign(strategy, v, lambda r, i=i: noisy[r if self._own_noise else 0][i])
+        return Run(noisy, [] if tf.executing_eagerly() else [_Uses(strategy, v) for v in variables])
+
+    def restore(self, run: "Run", indices: Iterable[int]) -> Tensor | None:
+        """Makes the ops that put clean values back. Returns what an update of them has to wait for."""
+        indices = [i for i in indices if run.states[i] is not _State.CLEAN]
+        if not indices:
+            return None
+
+        def restore(strategy: Any) -> Tensor:
+            restored = [self._restore_one(strategy, run, i) for i in indices]
+            others = np.ones(len(self._variables), bool)
+            others[indices] = False
+            with tf.control_dependencies(made(restored)):
+                unmark = assign(strategy, self._dirty, tf.logical_and(self._dirty, others))
+            # In a branch, or in a function that may be cached, the ops may run or not.
+            certain = run.graph is _graph()
+            for i in indices:
+                run.states[i] = _State.CLEAN if certain else _State.UNKNOWN
+            with tf.control_dependencies(made([unmark])):
+                return tf.constant(True)
+
+        return merge_call(restore)
+
+    def roll_back(self) -> None:
+        """Puts clean values back into the variables that are marked. Not in a graph."""
+        dirty = tf.convert_to_tensor(self._dirty).numpy()
+        for i in np.flatnonzero(dirty):
+            self._variables[i].assign(tf.convert_to_tensor(self._clean[i]))
+        if dirty.any():
+            self._dirty.assign(tf.zeros_like(dirty))
+
+    def _noisy(self, replica: int) -> list[Tensor]:
+        return self._make_noisy([tf.convert_to_tensor(clean) for clean in self._clean], replica)
+
+    def _restore_one(self, strategy: Any, run: "Run", i: int) -> Any:
+        variable, clean = self._variables[i].value, self._clean[i]
+
+        def reset() -> Any:
+            return assign(strategy, variable, lambda r: _local(strategy, clean)[r])
+
+        def settle(noisy: Callable[[int], list[Tensor]]) -> Any:
+            def settled(r: int) -> Tensor:
+                return _settled(
+                    _local(strategy, variable)[r],
+                    _local(strategy, clean)[r],
+                    noisy(r if self._own_noise else 0)[i],
+                )
+
+            return assign(strategy, variable, settled)
+
+        def if_marked(restore: Callable[[], Any]) -> Any:
+            def restored() -> Tensor:
+                with tf.control_dependencies(made([restore()])):
+                    return tf.constant(True)
+
+            marked = tf.convert_to_tensor(self._dirty)[i]
+            return tf.cond(marked, restored, lambda: tf.constant(False))
+
+        if tf.executing_eagerly():
+            return if_marked(lambda: settle(run.noisy.__getitem__))
+        uses = _Uses(strategy, variable)
+        if run.graph is not _graph():
+            # A function that is cached must not hold on to this run's tensors: make them again.
+            return if_marked(lambda: settle(self._noisy) if uses.writes else reset())
+        if uses.total == run.uses[i].total:
+            run.unread.add(i)
+        if uses.writes > run.uses[i].writes or run.states[i] is _State.UNKNOWN:
+            return if_marked(lambda: settle(run.noisy.__getitem__))
+        return reset()
+
+
+class Run:
+    """What is known of one run of the step while its ops are made.
+
+    Attributes:
+        applied: Whether an optimizer was applied in it.
+        unread: Numbers of the variables that were restored before anything had read them.
+    """
+
+    def __init__(self, noisy: list[list[Tensor]], uses: "list[_Uses]") -> None:
+        self.graph = _graph()
+        self.noisy = noisy
+        self.uses = uses
+        self.states = [_State.NOISY] * len(noisy[0])
+        self.unread: set[int] = set()
+        self.applied = False
+
+
+class _State(enum.Enum):
+    NOISY = enum.auto()
+    CLEAN = enum.auto()
+    UNKNOWN = enum.auto()  # Only the marks know.
+
+
+class _Uses:
+    """How often the graph being built has used, and may have written, a variable so far."""
+
+    def __init__(self, strategy: Any, variable: Any) -> None:
+        ops = _graph().capture(_local(strategy, variable)[0].handle).consumers()
+        self.total = len(ops)
+        self.writes = sum(op.type not in _READS for op in ops)
+
+
+def _settled(variable: Any, clean: Any, noisy: Tensor) -> Tensor:
+    """The clean value, plus what the step itself added to the noisy one."""
+    now = tf.convert_to_tensor(variable)
+    clean = tf.convert_to_tensor(clean)
+    bits = {2: tf.int16, 4: tf.int32, 8: tf.int64}[now.dtype.size]
+    wide = tf.float64 if now.dtype == tf.float64 else tf.float32
+    moved = tf.cast(clean, wide) + (tf.cast(now, wide) - tf.cast(noisy, wide))
+    # By bits: a NaN that the noise ran into is not a change.
+    untouched = tf.equal(tf.bitcast(now, bits), tf.bitcast(noisy, bits))
+    return tf.where(untouched, clean, tf.cast(moved, now.dtype))
+
+
+def state(value: Tensor) -> tf.Variable:
+    """A variable to keep something in from step to step, one on each replica."""
+    return tf.Variable(value, trainable=False)
+
+
+def merge_call(make: Callable[[Any], Any]) -> Any:
+    """Runs `make(strategy)` once for all replicas."""
+    return tf.distribute.get_replica_context().merge_call(make)
+
+
+def assign(strategy: Any, variable: Any, value: Any) -> Any:
+    """Assigns a value, or what a function returns for a replica's number, to each replica's variable."""
+    local = _local(strategy, variable)
+    ops = [
+        v.assign(value(r) if callable(value) else value, read_value=False)
+        for r, v in enumerate(local)
+    ]
+    return tf.group(*made(ops))
+
+
+def made(ops: Iterable[Any]) -> list[Any]:
+    """Without the `None`s that stand for ops in eager mode."""
+    return [op for op in ops if op is not None]
+
+
+def _local(strategy: Any, variable: Any) -> tuple[Any, ...]:
+    """A variable's copies on this worker's replicas."""
+    return strategy.experimental_local_results(variable)  # type: ignore[no-any-return]
+
+
+def _graph() -> Any:
+    return tf.compat.v1.get_default_graph()

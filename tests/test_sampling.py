@@ -1,0 +1,205 @@
+"""The random numbers: their laws, their independence, and that they are the same wherever drawn."""
+
+import functools
+import random
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import special, stats
+
+from keras_weightnoise import sampling
+
+MILLION = (1000, 1000)
+LAWS = {
+    "normal": stats.norm(),
+    "truncated_normal": stats.truncnorm(-2, 2),
+    "uniform": stats.uniform(-1, 2),
+}
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    """In place of the one of all tests: these leave nothing behind, and there are many."""
+
+
+@functools.lru_cache(16)
+def draw(law, seed=0, step=0, start=0, shape=MILLION, stream=0):
+    key = sampling.make_key(seed, step)
+    return sampling.draw(law, key, [start], [shape], stream)[0].numpy()
+
+
+@pytest.mark.parametrize("seed", [0, 12345])
+@pytest.mark.parametrize("law", LAWS)
+def test_law(law, seed):
+    x = draw(law, seed).astype("float64").ravel()
+    reference = LAWS[law]
+    assert stats.kstest(x, reference.cdf).pvalue > 0.01
+    for moment in (1, 2, 3, 4):
+        # Five standard errors of the moment's estimate.
+        error = np.sqrt((reference.moment(2 * moment) - reference.moment(moment) ** 2) / x.size)
+        assert abs(np.mean(x**moment) - reference.moment(moment)) < 5 * error
+    low, high = reference.support()
+    assert low <= x.min()
+    assert x.max() <= high
+
+
+@pytest.mark.parametrize("seed", [0, 12345])
+def test_sign(seed):
+    x = draw("sign", seed)
+    assert set(np.unique(x)) == {-1.0, 1.0}
+    assert stats.binomtest(int((x > 0).sum()), x.size).pvalue > 0.01
+
+
+@pytest.mark.parametrize("sigmas", [3.0, 4.0, 4.5])
+def test_tails_of_the_normal(sigmas):
+    x = np.abs(np.concatenate([draw("normal", seed) for seed in range(4)]))
+    assert stats.binomtest(int((x > sigmas).sum()), x.size, 2 * stats.norm.sf(sigmas)).pvalue > 0.01
+
+
+@pytest.mark.parametrize(
+    ("law", "mass"), [("normal", 1.0), ("truncated_normal", special.erf(2**0.5))]
+)
+def test_inverse_of_the_distribution_function(law, mass):
+    u = draw("uniform").astype("float64")
+    central = np.abs(u) < 0.999
+    exact = special.ndtri((u[central] * mass + 1) / 2)
+    np.testing.assert_allclose(draw(law)[central], exact, atol=2e-5)
+
+
+def related(x, y):
+    """The correlations of two samples, of their sizes, and of their squares, in standard errors."""
+    pairs = ((x, y), (np.abs(x), np.abs(y)), (x**2, y**2))
+    return max(abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) * np.sqrt(x.size) for a, b in pairs)
+
+
+OTHERS = {
+    "seed": {"seed": 8},
+    "seed, high bit": {"seed": 7 + 2**31},
+    "step": {"step": 4},
+    "step, high bit": {"step": 3 + 2**31},
+    "swapped": {"seed": 3, "step": 7},
+    "variable of the same shape": {"start": 1_000_000},
+    "variable far away": {"start": 64 * 10**9},
+    "stream": {"stream": 1},
+    "another stream": {"stream": 2},
+}
+
+
+@pytest.mark.parametrize("law", [*LAWS, "sign"])
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_draws_are_independent(law, other):
+    where = {"seed": 7, "step": 3, "shape": (300, 1000)}
+    x, y = draw(law, **where), draw(law, **{**where, **other})
+    if law == "sign":
+        assert abs(np.mean(x * y)) < 5 / np.sqrt(x.size)
+    else:
+        assert related(x.astype("float64"), y.astype("float64")) < 5
+
+
+@pytest.mark.parametrize("lag", [1, 2, 3, 4, 1024, 1000])
+def test_elements_are_independent(lag):
+    x = draw("normal").astype("float64").ravel()
+    assert related(x[:-lag], x[lag:]) < 5
+
+
+SHAPES = [(3, 5), (), (7,), (2000, 3), (1,), (5, 1, 4), (100, 300), (3, 5)]
+
+
+@pytest.mark.parametrize("law", [*LAWS, "sign"])
+@pytest.mark.parametrize("chosen", [[0], [1, 2], [0, 7], [2, 4, 6], [6, 3]])
+def test_a_variable_has_its_numbers_whatever_else_is_drawn(law, chosen):
+    starts, key = sampling.offsets(SHAPES), sampling.make_key(5, 6)
+    everything = sampling.draw(law, key, starts, SHAPES)
+    some = sampling.draw(law, key, [starts[i] for i in chosen], [SHAPES[i] for i in chosen])
+    for i, x in zip(chosen, some, strict=True):
+        assert x.shape == SHAPES[i]
+        np.testing.assert_array_equal(x, everything[i])
+
+
+def test_no_two_variables_share_numbers():
+    starts = sampling.offsets(SHAPES)
+    draws = sampling.draw("uniform", sampling.make_key(5, 6), starts, SHAPES)
+    values = np.concatenate([x.numpy().ravel() for x in draws])
+    # Of n values on 2^24 or more, about n^2 / 2^25 coincide.
+    assert len(values) - len(np.unique(values)) < 2 * len(values) ** 2 / 2**25 + 5
+
+
+def test_offsets():
+    starts = sampling.offsets(SHAPES)
+    sizes = [int(np.prod(shape)) for shape in SHAPES]
+    assert all(a + n <= b for a, n, b in zip(starts, sizes, starts[1:], strict=False))
+    assert all(start % 64 == 0 for start in starts)
+
+
+@pytest.mark.parametrize("law", [*LAWS, "sign"])
+@pytest.mark.parametrize("stream", [0, 3])
+def test_same_numbers_under_xla(law, stream):
+    def numbers(seed, step):
+        return sampling.draw(law, sampling.make_key(seed, step), [128], [(300, 70)], stream)[0]
+
+    arguments = tf.constant(9), tf.constant(10**10)
+    eager = numbers(*arguments)
+    # The polynomials' rounding grows with the value.
+    tolerance = {"rtol": 0, "atol": 2e-6} if "normal" in law else {"rtol": 0}
+    np.testing.assert_allclose(tf.function(numbers)(*arguments), eager, **tolerance)
+    np.testing.assert_allclose(
+        tf.function(numbers, jit_compile=True)(*arguments), eager, **tolerance
+    )
+
+
+@pytest.mark.parametrize("dtype", [tf.int32, tf.int64, tf.uint64])
+def test_key_is_seed_and_step_modulo(dtype):
+    assert int(sampling.make_key(tf.constant(3, dtype), tf.constant(4, dtype))) == 3 * 2**32 + 4
+    high = sampling.make_key(tf.constant(3 + 2**32, tf.int64), tf.constant(4 + 2**32, tf.int64))
+    assert int(high) == 3 * 2**32 + 4
+
+
+@pytest.mark.parametrize("probability", [1e-4, 0.01, 0.3, 0.5, 0.999])
+def test_occurs_with_its_probability(probability):
+    hits = int(np.sum(sampling.occurs(draw("uniform", 1), probability)))
+    assert stats.binomtest(hits, 10**6, probability).pvalue > 0.01
+
+
+@pytest.mark.parametrize("u", [-1.0, 1.0, 2.0**-32, -(2.0**-32)])
+def test_certain_and_impossible_events(u):
+    # The extremes of the law; it is never 0.
+    assert bool(sampling.occurs(tf.constant(u), 1.0))
+    assert not bool(sampling.occurs(tf.constant(u), 0.0))
+    assert not np.any(draw("uniform") == 0)
+
+
+def test_choice():
+    choose = tf.function(
+        lambda steps: tf.map_fn(lambda step: sampling.choose(sampling.make_key(3, step), 7), steps)
+    )
+    chosen = choose(tf.range(20_000, dtype=tf.int64)).numpy()
+    assert stats.chisquare(np.bincount(chosen, minlength=7)).pvalue > 0.01
+    assert stats.chi2_contingency(np.histogram2d(chosen[:-1], chosen[1:], 7)[0]).pvalue > 0.01
+
+
+@pytest.mark.parametrize("seed", [None, 0, 1, 2**32 - 1])
+def test_seeds(seed):
+    assert sampling.check_seed(seed) == seed
+    assert 0 <= sampling.resolve_seed(seed) < 2**32
+
+
+@pytest.mark.parametrize(
+    ("seed", "error"),
+    [(-1, ValueError), (2**32, ValueError), (1.0, TypeError), ("1", TypeError), (True, TypeError)],
+)
+def test_bad_seeds(seed, error):
+    with pytest.raises(error, match=f"Invalid `seed`.*Received: seed={seed}"):
+        sampling.check_seed(seed)
+
+
+def test_seed_is_drawn_from_the_global_one():
+    keras.utils.set_random_seed(3)
+    first = sampling.resolve_seed(None)
+    assert sampling.resolve_seed(None) != first
+    keras.utils.set_random_seed(3)
+    assert sampling.resolve_seed(None) == first
+    state = random.getstate()
+    sampling.resolve_seed(7)
+    assert random.getstate() == state
