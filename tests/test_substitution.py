@@ -364,12 +364,6 @@ def test_rematerialized_as_a_whole_it_has_the_same_gradients():
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
-def test_gradients_need_not_be_recorded():
-    model = network()
-    with tf.GradientTape() as tape, tape.stop_recording():
-        assert np.any(noisy_call(model, 0.1, X, seed=1, step=2) != model(X))
-
-
 def test_a_variable_that_a_call_does_not_read_is_reported():
     class Branches(keras.Model):
         def __init__(self):

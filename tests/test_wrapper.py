@@ -73,6 +73,20 @@ def test_config_returns_the_arguments():
 
 
 @pytest.mark.parametrize(
+    ("kind", "arguments", "inputs"),
+    [
+        (layers.Dense, {"units": 2}, [X]),
+        (layers.MultiHeadAttention, {"num_heads": 2, "key_dim": 2}, [X[None], X[None]]),
+    ],
+)
+def test_builds_from_a_build_config(kind, arguments, inputs):
+    layer, other = (GaussianWeightNoise(kind(**arguments)) for _ in range(2))
+    layer(*inputs)
+    other.build_from_config(layer.get_build_config())
+    assert [v.shape for v in other.weights] == [v.shape for v in layer.weights]
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"layer": GaussianWeightNoise(layers.LSTM(2))}, "Wrap it from outside"),
