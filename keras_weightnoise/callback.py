@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_weightnoise import sampling, selection
 from keras_weightnoise.assignment import assign, get_rules
 from keras_weightnoise.noises import Magnitude, Noise
-from keras_weightnoise.noisy_step import NoisyStep, patch
+from keras_weightnoise.noisy_step import NoisyStep
 from keras_weightnoise.perturbation import root_mean_squares, warn_below_resolution
 from keras_weightnoise.selection import Selector, Target
 
@@ -197,7 +197,7 @@ class _Armed:
         self._step = weakref.ref(step)  # The step is the callback's, and goes when it goes.
         self._model = model
         self._history = getattr(model, "history", None)
-        self._disarm = patch(model, "train_function", self)
+        vars(model)["train_function"] = self  # Past Keras's tracking of what is set.
 
     def __call__(self, iterator: Any) -> Any:
         if not isinstance(iterator, tf.data.Iterator | tf.distribute.DistributedIterator):
@@ -217,6 +217,9 @@ class _Armed:
                 f"is in the weights. Received: both on model {self._model.name!r}"
             )
         self._disarm()
+
+    def _disarm(self) -> None:
+        vars(self._model)["train_function"] = self._clean_function
 
     def _of_this_fit(self) -> bool:
         return getattr(self._model, "history", None) is self._history

@@ -4,20 +4,20 @@ Around whatever `train_step` the model has: noise into the weights; the model's 
 before an optimizer updates them, and at the end into what is left; roll back on any error.
 """
 
-import threading
+import contextlib
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from keras_weightnoise import sampling, selection
+from keras_weightnoise.interception import intercepting, listening
 from keras_weightnoise.noises import Noise, name_magnitudes
 from keras_weightnoise.perturbation import perturb
 from keras_weightnoise.sampling import Tensor
 from keras_weightnoise.selection import Target
-from keras_weightnoise.write_ahead import Run, WriteAheadLog, assign, made, merge_call, state
+from keras_weightnoise.write_ahead import Run, WriteAheadLog, assign, merge_call, state
 
 
 class NoisyStep:
@@ -48,8 +48,6 @@ class NoisyStep:
         self._one_at_a_time = one_at_a_time
         self._train_step = _python(model.train_step)
         self._optimizers = selection.optimizers(model)
-        self._applies = [self._restoring(optimizer) for optimizer in self._optimizers]
-        self._local = threading.local()  # MirroredStrategy runs each replica in a thread.
         self._traced = self._applied = self._checked = False
         with model.distribute_strategy.scope():
             self._log = WriteAheadLog([t.variable for t in self.targets], self._noisy, per_replica)
@@ -93,17 +91,12 @@ class NoisyStep:
     def run(self, iterator: Any) -> Any:
         """Runs one training step, or `steps_per_execution` of them. The weights are clean after."""
         iterations = None if self._checked else int(self._iterations())
-        undo = [patch(self._model, "train_step", self._noisy_train_step)]
         try:
-            for optimizer, apply in zip(self._optimizers, self._applies, strict=True):
-                undo.append(patch(optimizer, "apply", apply))
-            logs = self._function(iterator)
+            with self._standing_in(), intercepting():
+                logs = self._function(iterator)
         except BaseException:
             self._log.roll_back()
             raise
-        finally:
-            for restore in reversed(undo):
-                restore()
         if iterations is not None:
             self._check(iterations)
         return logs
@@ -136,14 +129,13 @@ class NoisyStep:
     def _noisy_train_step(self, data: Any) -> Any:
         variables = len(self._model.variables)
         self._traced = True
-        self._local.run = run = merge_call(self._inject)
-        try:
+        run = merge_call(self._inject)
+        # MirroredStrategy runs each replica in a thread of its own: listen in each.
+        with listening(lambda optimizer, updated: self._restore(run, optimizer, updated)):
             logs = self._train_step(data)
-            self._log.restore(run, range(len(self.targets)))
-            if not run.applied:
-                merge_call(lambda strategy: assign(strategy, self._by_hand, self._by_hand + 1))
-        finally:
-            self._local.run = None
+        self._log.restore(run, range(len(self.targets)))
+        if not run.applied:
+            merge_call(lambda strategy: assign(strategy, self._by_hand, self._by_hand + 1))
         if len(self._model.variables) != variables:
             raise ValueError(
                 f"Model {self._model.name!r} created variables in its first training step, where "
@@ -193,40 +185,19 @@ class NoisyStep:
             begin += len(targets)
         return results
 
-    def _restoring(self, optimizer: Any) -> Callable[..., Any]:
-        """The optimizer's `apply`, with the variables it updates restored first."""
-        apply = optimizer.apply
-
-        def restore_and_apply(grads: Any, trainable_variables: Any = None) -> Any:
-            run: Run | None = getattr(self._local, "run", None)
-            if run is None:
-                return apply(grads, trainable_variables)
-            run.applied = True
-            if trainable_variables is not None:
-                trainable_variables = list(trainable_variables)
-                if not optimizer.built:
-                    # As `apply` does, but without waiting: what makes variables must not depend on
-                    # anything in the graph.
-                    with keras.name_scope(optimizer.name, caller=optimizer):
-                        optimizer.build(trainable_variables)
-                    optimizer.built = True
-            token = self._log.restore(run, self._updated(optimizer, trainable_variables))
-            with tf.control_dependencies(made([token])):
-                return apply(grads, trainable_variables)
-
-        return restore_and_apply
-
-    def _updated(self, optimizer: Any, variables: list[Any] | None) -> list[int]:
-        if variables is None:
+    def _restore(self, run: Run, optimizer: Any, updated: list[Any] | None) -> Tensor | None:
+        """Before an optimizer is applied: puts clean values into what it is about to update."""
+        # The steps of one that the model does not hold are not counted: see `_now`.
+        run.applied |= id(optimizer) in _ids(self._optimizers)
+        if updated is None:
             # `apply(grads)` means those the optimizer was built with, which have no public name
             # (Keras 3.15).
-            variables = optimizer._trainable_variables
-        ids = _ids(variables)  # Of Keras's variables, or of TensorFlow's inside them.
-        return [
-            i
-            for i, target in enumerate(self.targets)
-            if id(target.variable) in ids or id(target.variable.value) in ids
-        ]
+            updated = optimizer._trainable_variables
+        ids = _ids(updated)  # Of Keras's variables, or of TensorFlow's inside them.
+        variables = [target.variable for target in self.targets]
+        return self._log.restore(
+            run, [i for i, v in enumerate(variables) if id(v) in ids or id(v.value) in ids]
+        )
 
     def _now(self) -> Tensor:
         """The steps taken so far."""
@@ -237,13 +208,26 @@ class NoisyStep:
         return tf.add_n([tf.zeros((), tf.int64), *(tf.cast(count, tf.int64) for count in counts)])
 
     def _make_function(self) -> Callable[[Any], Any]:
-        undo = patch(self._model, "train_step", self._noisy_train_step)
         try:
-            self._model.make_train_function(force=True)
+            with self._standing_in():
+                self._model.make_train_function(force=True)
             return self._model.train_function  # type: ignore[no-any-return]
         finally:
-            undo()
             self._model.train_function = self.clean_function
+
+    @contextlib.contextmanager
+    def _standing_in(self) -> Iterator[None]:
+        """Within it, `model.train_step` is ours. (Keras before 3.6 looks it up in each step.)"""
+        attributes = vars(self._model)  # Past Keras's tracking of what is set.
+        own = attributes.get("train_step")
+        try:
+            attributes["train_step"] = self._noisy_train_step
+            yield
+        finally:
+            if own is None:
+                del attributes["train_step"]
+            else:
+                attributes["train_step"] = own
 
 
 def _python(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -255,18 +239,3 @@ def _python(step: Callable[..., Any]) -> Callable[..., Any]:
 
 def _ids(objects: Iterable[Any]) -> set[int]:
     return {id(each) for each in objects}
-
-
-def patch(owner: Any, name: str, value: Any) -> Callable[[], None]:
-    """Sets an attribute of an instance past Keras's tracking; returns what undoes it."""
-    attributes = vars(owner)
-    had, before = name in attributes, attributes.get(name)
-    attributes[name] = value
-
-    def undo() -> None:
-        if had:
-            attributes[name] = before
-        else:
-            del attributes[name]
-
-    return undo

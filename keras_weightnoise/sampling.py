@@ -38,6 +38,7 @@ _TAIL = (
 _SQRT2 = 2.0**0.5
 
 _COMPILED = 2**16  # Elements: fewer are drawn sooner than a kernel for them is compiled.
+_BATCH = 128  # Examples: what is assumed of a batch whose size is not known.
 _CHOICE = 2**32 - 1  # The stream of `choose`, past those that noises count up from 0.
 _TWO_SIGMAS = 0.9544997361036416  # P(|n| <= 2).
 
@@ -121,6 +122,44 @@ def draw(
     return results
 
 
+def draw_shape(law: Law, key: Tensor, start: int, shape: Sequence[int | Tensor]) -> Tensor:
+    """Draws one `float32` tensor whose shape may be known only when the graph runs.
+
+    The same numbers as `draw` has for a variable of that shape.
+
+    Args:
+        law: See `draw`.
+        key: What `make_key` returns.
+        start: Where it begins: a multiple of what `offsets` aligns to.
+        shape: Its dimensions: ints and scalar `int32` tensors, as `keras.ops.shape` returns.
+    """
+    known = [size for size in shape if isinstance(size, int)]
+    if len(known) == len(shape):
+        return draw(law, key, [start], [known])[0]
+    # A kernel is compiled for each length that occurs: with one unknown, for each size of a batch.
+    compiled = prod(known) * _BATCH >= _COMPILED and xla_works()
+    length = tf.reduce_prod(shape)
+    flat = _unsized_kernel(law, start, compiled)(key, length)
+    return tf.reshape(flat[:length], shape)
+
+
+def draw_signs(key: Tensor, start: int, shape: Sequence[int | Tensor]) -> Tensor:
+    """Draws independent signs, -1.0 or 1.0, in a shape that may be known only when the graph runs.
+
+    Where `draw` has an element of the law `"sign"`, this has 32 of them, one for each bit of the word:
+    a quarter of the time.
+
+    Args:
+        key: What `make_key` returns.
+        start: Where it begins: a multiple of what `offsets` aligns to.
+        shape: Its dimensions: ints and scalar `int32` tensors, as `keras.ops.shape` returns.
+    """
+    count = tf.reduce_prod(shape)
+    words = tf.reshape(_bits(key, start, -(-count // 32), 0), [-1])[: -(-count // 32)]
+    signs = _sign(tf.bitwise.left_shift(words[:, None], tf.range(32)))
+    return tf.reshape(tf.reshape(signs, [-1])[:count], shape)
+
+
 def choose(key: Tensor, count: int) -> Tensor:
     """Draws a scalar `int64` from 0 to `count - 1`, each as likely to within `count` in 2^32."""
     word = tf.bitcast(_bits(key, 0, 1, _CHOICE)[0, 0], tf.uint32)
@@ -166,6 +205,16 @@ def _kernel(
 
 
 @functools.cache
+def _unsized_kernel(law: Law, begin: int, compiled: bool) -> Callable[[Tensor, Tensor], Tensor]:
+    """The same for a number of elements that is given when it runs."""
+
+    def draw_flat(key: Tensor, length: Tensor) -> Tensor:
+        return tf.reshape(_LAWS[law](_bits(key, begin, length, 0)), [-1])
+
+    return tf.function(draw_flat, jit_compile=True) if compiled else draw_flat
+
+
+@functools.cache
 def xla_works() -> bool:
     """Whether this build of TensorFlow can compile for this machine."""
     try:
@@ -176,7 +225,7 @@ def xla_works() -> bool:
     return True
 
 
-def _bits(key: Tensor, begin: int, length: int, stream: int) -> Tensor:
+def _bits(key: Tensor, begin: int, length: int | Tensor, stream: int) -> Tensor:
     """The generator's output words for the elements from `begin`, as rows of `int32`."""
     return tf.raw_ops.StatelessRandomUniformFullIntV2(
         shape=[-(-length // _ROW), _ROW],

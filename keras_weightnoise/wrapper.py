@@ -1,19 +1,26 @@
 """`GaussianWeightNoise`: a layer whose kernels are noisy in training."""
 
-import functools
 import inspect
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_weightnoise import noises, perturbation, sampling, selection, substitution
+from keras_weightnoise import (
+    estimators,
+    noises,
+    perturbation,
+    sampling,
+    selection,
+    substitution,
+)
+from keras_weightnoise.estimators import Estimator
 from keras_weightnoise.noises import Scale
 from keras_weightnoise.noisy_reads import is_recording, stored_values
 from keras_weightnoise.sampling import Tensor
 from keras_weightnoise.selection import Layer, Target
+from keras_weightnoise.signatures import signed, with_training
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
@@ -81,6 +88,7 @@ class GaussianWeightNoise(keras.layers.Wrapper):  # type: ignore[misc]  # Keras 
         stddev: float = 0.1,
         *,
         relative_to: Scale | None = None,
+        estimator: Estimator = "shared",
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -99,12 +107,13 @@ class GaussianWeightNoise(keras.layers.Wrapper):  # type: ignore[misc]  # Keras 
                 f"Received: stddev={stddev}"
             )
         noises.Gaussian(stddev, relative_to)  # Checks both.
+        estimators.check_estimator(estimator, layer)
         sampling.check_seed(seed)
         # Keras takes from these signatures which shapes, masks and tensors a layer wants, and whether
         # it may call it with `training`. It reads the first in its own constructor.
         signature = inspect.signature(layer.call)
-        self.call = _signed(self.call, _with_training(signature))  # type: ignore[method-assign]
-        self.build = _signed(self.build, inspect.signature(layer.build))  # type: ignore[method-assign]
+        self.call = signed(self.call, with_training(signature))  # type: ignore[method-assign]
+        self.build = signed(self.build, inspect.signature(layer.build))  # type: ignore[method-assign]
         if layer.quantization_mode is None:
             kwargs.setdefault("dtype", layer.dtype_policy)
         else:
@@ -112,6 +121,7 @@ class GaussianWeightNoise(keras.layers.Wrapper):  # type: ignore[misc]  # Keras 
         super().__init__(layer, autocast=layer.autocast, **kwargs)
         self.stddev = float(stddev)
         self.relative_to = relative_to
+        self.estimator = estimator
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self._passes_training = "training" in signature.parameters
@@ -137,6 +147,9 @@ class GaussianWeightNoise(keras.layers.Wrapper):  # type: ignore[misc]  # Keras 
 
     def build(self, *args: Any, **kwargs: Any) -> None:
         """Builds the wrapped layer; takes the same arguments."""
+        if self.estimator != "shared":
+            shape = args[0] if args else kwargs["input_shape"]
+            estimators.check_input_shape(self.estimator, self.layer, shape)
         if not self.layer.built and not _built_by_calling(self.layer):
             self.layer.build(*args, **kwargs)
         if self.layer.built:
@@ -150,6 +163,10 @@ class GaussianWeightNoise(keras.layers.Wrapper):  # type: ignore[misc]  # Keras 
             return self.layer(*args, **kwargs)
         noise = noises.Gaussian(self.stddev, self.relative_to)
         seed, step = tf.unstack(self.seed_generator.next())
+        if self.estimator != "shared":
+            return estimators.call(
+                self.estimator, self.layer, targets, noise, args, kwargs, seed=seed, step=step
+            )
         noisy = perturbation.perturb(
             noise,
             targets,
@@ -183,6 +200,7 @@ class GaussianWeightNoise(keras.layers.Wrapper):  # type: ignore[misc]  # Keras 
             **super().get_config(),
             "stddev": self.stddev,
             "relative_to": self.relative_to,
+            "estimator": self.estimator,
             "seed": self.seed,
         }
 
@@ -235,34 +253,6 @@ _BIDIRECTIONAL = (
     "`keras.layers.Bidirectional` cannot make a backward copy of a `GaussianWeightNoise`. Wrap it from "
     "outside: `GaussianWeightNoise(keras.layers.Bidirectional(layer))`."
 )
-
-
-def _signed(function: Callable[..., Any], signature: inspect.Signature) -> Callable[..., Any]:
-    """`function`, showing another signature to those who ask."""
-
-    @functools.wraps(function)
-    def signed(*args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs)
-
-    signed.__signature__ = signature  # type: ignore[attr-defined]
-    return signed
-
-
-def _with_training(signature: inspect.Signature) -> inspect.Signature:
-    """The signature with an argument `training` that defaults to `None`.
-
-    Any other default would reach the layers called next to this one (as of Keras 3.15).
-    """
-    parameters = list(signature.parameters.values())
-    for i, parameter in enumerate(parameters):
-        if parameter.name == "training":
-            if parameter.default is not parameter.empty:
-                parameters[i] = parameter.replace(default=None)
-            return signature.replace(parameters=parameters)
-    catch_all = bool(parameters) and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD
-    training = inspect.Parameter("training", inspect.Parameter.KEYWORD_ONLY, default=None)
-    parameters.insert(len(parameters) - catch_all, training)
-    return signature.replace(parameters=parameters)
 
 
 def _built_by_calling(layer: Layer) -> bool:
