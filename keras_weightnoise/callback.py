@@ -1,7 +1,7 @@
 """`WeightNoiseCallback`: noise in the weights for a whole `model.fit`."""
 
 import copy
-import weakref
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -10,11 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_weightnoise import sampling, selection
+from keras_weightnoise.armed import Armed
 from keras_weightnoise.assignment import assign, get_rules
 from keras_weightnoise.noises import Magnitude, Noise
 from keras_weightnoise.noisy_step import NoisyStep
 from keras_weightnoise.perturbation import root_mean_squares, warn_below_resolution
-from keras_weightnoise.selection import Selector, Target
+from keras_weightnoise.selection import Selector
+from keras_weightnoise.substitution import build
 
 
 class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
@@ -66,7 +68,13 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         `weight_noise_stddev`: the magnitude in the epoch's last step. Other noises have other names for
         it (`weight_noise_rate`); several have a key each (`weight_noise_gaussian_stddev`, ...).
 
-    With a `LossScaleOptimizer`, a step it skips is not counted, so the next one sees the same draw.
+    Limits:
+        What a `train_step` assigns by hand to a variable that holds noise lands on the clean value as a
+        change: `w <- clean + (assigned - noisy)`. That is right for `v.assign_sub(learning_rate * g)`, and
+        wrong for what is overwritten, such as a target network or an average of weights: make that
+        non-trainable, or name it in `exclude`. With a `LossScaleOptimizer`, a step it skips is not counted,
+        so the next one sees the same draw. Of an optimizer that the model does not hold as an attribute,
+        steps are counted from the beginning in each new callback.
 
     Example:
 
@@ -114,23 +122,27 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self.per_replica = per_replica
         self.seed = sampling.check_seed(seed)
         self.verbose = verbose
-        self._rules = get_rules(noise)
+        get_rules(noise)  # Checks it.
         self._fit_seed = 0
-        self._step: NoisyStep | None = None
-        self._armed: _Armed | None = None
+        self._told = True
+        self._step: NoisyStep | None = None  # This fit's.
+        self._kept: NoisyStep | None = None  # The last one, which the next fit may need again.
+        self._armed: Armed | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._fit_seed = sampling.resolve_seed(self.seed)
-        step = self._prepare()
-        if self.verbose:
-            print(_table(self.model, step.noises))
+        self._told = not self.verbose
+        # A model that is yet to be built is built when its first batch is there: see `_run`.
+        self._step = self._prepare() if _is_built(self.model) else None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self.frequency == "epoch":
+        if self.frequency == "epoch" and self._step is not None:
             self._current().hold()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self._armed = _Armed(self._current(), self.model)
+        if self._step is not None:
+            self._current()
+        self._armed = Armed(self.model, self._run)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         armed, self._armed = self._armed, None
@@ -147,9 +159,13 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
             for name, magnitude in self._step.magnitudes().items():
                 logs[f"weight_noise_{name}"] = magnitude
 
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        if self._step is not None:
+            self._step.end()
+
     def __getstate__(self) -> dict[str, Any]:
         # The model and the traced step belong to a fit, not to the settings.
-        return {**self.__dict__, "_model": None, "_step": None, "_armed": None}
+        return {**self.__dict__, "_model": None, "_step": None, "_kept": None, "_armed": None}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "WeightNoiseCallback":
         # A selector may be a layer, of a model that is not copied along.
@@ -158,23 +174,36 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def _prepare(self) -> NoisyStep:
         """The noisy step of the model as it is now, made anew unless the last one still serves."""
         model = self.model
-        if isinstance(model.train_function, _Armed):
-            model.train_function.give_way()
+        if isinstance(model.train_function, Armed):
+            model.train_function.give_way(self._run)
         model.make_train_function()
         if not model.variables:
             raise ValueError(
                 f"Model {model.name!r} has no variables to select from. Expected a built model. "
                 "Build it, or call it once on a batch, before `fit`."
             )
-        assigned = assign(model, self._rules, self.variables, self.exclude)
-        _refuse_self_assigned(model, [target for _, targets in assigned for target in targets])
-        if self._step is None or not self._step.serves(model, assigned):
+        assigned = assign(model, get_rules(self.noise), self.variables, self.exclude)
+        selection.refuse_self_assigned(
+            model, [target for _, targets in assigned for target in targets]
+        )
+        period = {"batch": 1, "epoch": None}.get(self.frequency, self.frequency)
+        settings = (model, assigned, period, self.one_at_a_time, self.per_replica)
+        step = self._kept
+        if step is None or not step.serves(*settings):
+            step = self._kept = NoisyStep(*settings)
             for noise, targets in assigned:
-                warn_below_resolution(noise, targets, noise.magnitude_at(0))
-            period = {"batch": 1, "epoch": None}.get(self.frequency, self.frequency)
-            self._step = NoisyStep(model, assigned, period, self.one_at_a_time, self.per_replica)
-        self._step.begin(self._fit_seed)
-        return self._step
+                warn_below_resolution(noise, targets, noise.magnitude_at(step.now()))
+        step.begin(self._fit_seed)
+        if not self._told:
+            self._told = True
+            print(_table(model, step))
+        self._step = step
+        return step
+
+    def _run(self, iterator: Any) -> Any:
+        if self._step is None:
+            _build(self.model, iterator.element_spec)
+        return self._current().run(iterator)
 
     def _current(self) -> NoisyStep:
         """The noisy step of this fit, made anew if another callback had the model's own rebuilt."""
@@ -184,83 +213,51 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         return self._prepare()
 
 
-class _Armed:
-    """Stands in for `model.train_function` between `on_train_batch_begin` and the step.
-
-    An exception in a later hook may leave it there. So it runs the noisy step only in the fit that put
-    it there, and only with a fit's iterator (`train_on_batch` passes a generator).
-    """
-
-    def __init__(self, step: NoisyStep, model: Any) -> None:
-        self.ran = False
-        self._clean_function = step.clean_function
-        self._step = weakref.ref(step)  # The step is the callback's, and goes when it goes.
-        self._model = model
-        self._history = getattr(model, "history", None)
-        vars(model)["train_function"] = self  # Past Keras's tracking of what is set.
-
-    def __call__(self, iterator: Any) -> Any:
-        if not isinstance(iterator, tf.data.Iterator | tf.distribute.DistributedIterator):
-            return self._clean_function(iterator)
-        self._disarm()
-        step = self._step()
-        if step is None or not self._of_this_fit():
-            return self._clean_function(iterator)
-        self.ran = True
-        return step.run(iterator)
-
-    def give_way(self) -> None:
-        """Puts the model's own function back, or raises if this fit still counts on this one."""
-        if self._of_this_fit():
-            raise ValueError(
-                "Two `WeightNoiseCallback`s on one fit. Expected one, which knows all the noise there "
-                f"is in the weights. Received: both on model {self._model.name!r}"
-            )
-        self._disarm()
-
-    def _disarm(self) -> None:
-        vars(self._model)["train_function"] = self._clean_function
-
-    def _of_this_fit(self) -> bool:
-        return getattr(self._model, "history", None) is self._history
+def _is_built(model: Any) -> bool:
+    return all(layer.built for layer in selection.sublayers(model))
 
 
-def _check_frequency(frequency: object) -> Any:
-    if frequency in ("batch", "epoch"):
+def _build(model: Any, element_spec: Any) -> None:
+    """Builds a model from the shapes of its data, as Keras itself would in its first step."""
+    if (
+        isinstance(element_spec, tuple)
+        and len(element_spec) == 1
+        and isinstance(element_spec[0], tuple)
+    ):
+        element_spec = element_spec[0]
+    if type(model).call is keras.Model.call:
+        return  # It is trained by other means than being called. What it lacks is said by `_prepare`.
+    inputs, _, _ = keras.utils.unpack_x_y_sample_weight(element_spec)
+    try:
+        build(model, (inputs,), {})
+    except Exception as error:
+        raise ValueError(
+            f"Model {model.name!r} cannot be built from its data alone. Expected a built model. Build it, "
+            f"or call it once on a batch, before `fit`. Received: data of {inputs}"
+        ) from error
+
+
+def _check_frequency(frequency: Any) -> Any:
+    if isinstance(frequency, str) and frequency in ("batch", "epoch"):
         return frequency
-    if isinstance(frequency, bool) or not isinstance(frequency, int | str):
+    if isinstance(frequency, bool) or not isinstance(frequency, numbers.Integral | str):
         raise TypeError(
             'Invalid `frequency`. Expected "batch", "epoch" or an integer. '
             f"Received: frequency={frequency} (of type {type(frequency).__name__})"
         )
-    if isinstance(frequency, str) or frequency < 1:
+    if isinstance(frequency, str) or not 1 <= int(frequency) < 2**63:
         raise ValueError(
             'Invalid `frequency`. Expected "batch", "epoch" or an integer >= 1. '
             f"Received: frequency={frequency!r}"
         )
-    return frequency
+    return int(frequency)
 
 
-def _refuse_self_assigned(model: Any, targets: list[Target]) -> None:
-    """Raises if a selected kernel belongs to a layer that overwrites it when called."""
-    selected = {id(target.variable) for target in targets}
-    for layer in selection.sublayers(model):
-        if isinstance(layer, keras.layers.SpectralNormalization):
-            for variable in layer.layer.trainable_variables:
-                if id(variable) in selected and len(variable.shape) > 1:
-                    raise ValueError(
-                        f"Layer {layer.name!r} (SpectralNormalization) assigns its kernel in each "
-                        "training step, so noise cannot be told from its work. Expected it among "
-                        f"`exclude`, as in `exclude={variable.path!r}`. "
-                        f"Received: a selection that holds {variable.path!r}"
-                    )
-
-
-def _table(model: Any, assigned: Sequence[tuple[Noise, list[Target]]]) -> str:
+def _table(model: Any, step: NoisyStep) -> str:
     """The perturbed variables: path, shape, stddev, rms of the weight, signal to noise."""
     rows = [("Variable", "Shape", "Noise stddev", "Weight rms", "SNR (dB)")]
-    for noise, targets in assigned:
-        stddevs = root_mean_squares(noise, targets, noise.magnitude_at(0))
+    for noise, targets in step.noises:
+        stddevs = root_mean_squares(noise, targets, noise.magnitude_at(step.now()))
         for target, stddev in zip(targets, stddevs, strict=True):
             weight = tf.cast(tf.convert_to_tensor(target.variable), tf.float32)
             rms = float(tf.sqrt(tf.reduce_mean(tf.square(weight))))
@@ -280,7 +277,7 @@ def _table(model: Any, assigned: Sequence[tuple[Noise, list[Target]]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
-    noises = ", ".join(str(noise) for noise, _ in assigned)
+    noises = ", ".join(str(noise) for noise, _ in step.noises)
     skipped = [v.path for v in model.trainable_variables if not selection.is_float(v)]
     return "\n".join(
         [f"Weight noise: {noises}", *lines, *(f"Not a float, skipped: {path}" for path in skipped)]

@@ -159,14 +159,14 @@ def _flipout(
     channels = x.shape[_channel_axis(layer, x)]
     signs = sampling.draw_signs(key, target.start + beyond, (ops.shape(x)[0], channels + shape[-1]))
     before, after = signs[:, :channels], tf.cast(signs[:, channels:], weight.dtype)
-    if size.shape.rank and noise.relative_to != "weight":
-        # A factor for each output is applied there: on the kernel, XLA on CPU draws half as fast. All
-        # but the largest, lest `float16` overflows in between.
-        largest = tf.reduce_max(size)
-        after *= tf.reshape(tf.math.divide_no_nan(size, largest), [1, -1])
-        size = largest
+    if noise.relative_to == "weight" or x.dtype == tf.float16:
+        n *= size
+    else:
+        # A factor for each output is applied to the outputs: fewer, and where XLA on CPU fuses one
+        # with the draw of a kernel, the draw takes twice as long. But float16 might overflow before.
+        after *= tf.reshape(size, [1, -1])
     x *= _per_channel(layer, tf.cast(before, x.dtype), x)
-    added = _linear(layer, x, tf.cast(size * n, x.dtype))
+    added = _linear(layer, x, tf.cast(n, x.dtype))
     return y + added * _per_channel(layer, tf.cast(after, x.dtype), y)
 
 

@@ -58,10 +58,12 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def _telling(apply: Callable[..., Any]) -> Callable[..., Any]:
-    def tell_and_apply(self: Any, grads: Any, trainable_variables: Any = None) -> Any:
+    def tell_and_apply(
+        self: Any, grads: Any, trainable_variables: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
         listener: Listener | None = getattr(_listener, "value", None)
         if listener is None:
-            return apply(self, grads, trainable_variables)
+            return apply(self, grads, trainable_variables, *args, **kwargs)
         if trainable_variables is not None:
             trainable_variables = list(trainable_variables)
             if not self.built:
@@ -72,6 +74,6 @@ def _telling(apply: Callable[..., Any]) -> Callable[..., Any]:
                 self.built = True
         token = listener(self, trainable_variables)
         with tf.control_dependencies([] if token is None else [token]):
-            return apply(self, grads, trainable_variables)
+            return apply(self, grads, trainable_variables, *args, **kwargs)
 
     return tell_and_apply

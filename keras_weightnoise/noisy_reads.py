@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_weightnoise.graphs import current_graph, in_nested_function
 from keras_weightnoise.sampling import Tensor
 from keras_weightnoise.selection import Target, Variable
 
@@ -50,7 +51,7 @@ class NoisyReads(keras.StatelessScope):  # type: ignore[misc]  # Keras ships no 
             id(target.variable): value for target, value in zip(targets, values, strict=True)
         }
         self._read: set[int] = set()
-        self._graph = _current_graph()
+        self._graph = current_graph()
         self._recording = is_recording()
 
     def get_current_value(self, variable: Variable) -> Any:
@@ -60,7 +61,7 @@ class NoisyReads(keras.StatelessScope):  # type: ignore[misc]  # Keras ships no 
             # Left, so that a scope around this one is honoured.
             with self._outside():
                 return variable.value
-        if _in_nested_function(self._graph):
+        if in_nested_function(self._graph):
             raise _refusal(
                 target,
                 "is read inside a `tf.function`, which would keep the noise of the call it is traced "
@@ -143,25 +144,6 @@ def _among(watched: Sequence[tf.Variable], variables: Sequence[Variable]) -> set
         }
     )
     return found
-
-
-def _current_graph() -> Any:
-    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-
-
-# A function that Keras makes anew for each grouped convolution (as of Keras 3.5 to 3.15).
-_MADE_FOR_ONE_CALL = "_conv_xla"
-
-
-def _in_nested_function(outer: Any) -> bool:
-    """Whether a function is being traced inside the graph `outer` that may outlive the call."""
-    graph = _current_graph()
-    while graph is not None and graph is not outer:
-        # The graphs of loop bodies and branches are of subclasses.
-        if type(graph).__name__ == "FuncGraph" and graph.name != _MADE_FOR_ONE_CALL:
-            return True
-        graph = getattr(graph, "outer_graph", None)
-    return False
 
 
 class _WithoutAutocast(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no types.

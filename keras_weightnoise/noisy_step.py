@@ -5,6 +5,9 @@ before an optimizer updates them, and at the end into what is left; roll back on
 """
 
 import contextlib
+import functools
+import inspect
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -12,12 +15,13 @@ from typing import Any
 import tensorflow as tf
 
 from keras_weightnoise import sampling, selection
+from keras_weightnoise.graphs import in_nested_function
 from keras_weightnoise.interception import intercepting, listening
 from keras_weightnoise.noises import Noise, name_magnitudes
 from keras_weightnoise.perturbation import perturb
 from keras_weightnoise.sampling import Tensor
 from keras_weightnoise.selection import Target
-from keras_weightnoise.write_ahead import Run, WriteAheadLog, assign, merge_call, state
+from keras_weightnoise.write_ahead import Run, WriteAheadLog, assign, called_with, merge_call, state
 
 
 class NoisyStep:
@@ -46,9 +50,15 @@ class NoisyStep:
         self._model = model
         self._period = period
         self._one_at_a_time = one_at_a_time
+        self._per_replica = per_replica
         self._train_step = _python(model.train_step)
+        self._functions = {
+            name: _python(getattr(model, name))
+            for name in _functions(model)
+            if name != "train_step"
+        }
         self._optimizers = selection.optimizers(model)
-        self._traced = self._applied = self._checked = False
+        self._traced = self._checked = self._running = False
         with model.distribute_strategy.scope():
             self._log = WriteAheadLog([t.variable for t in self.targets], self._noisy, per_replica)
             # What the noise is a function of, beside the clean weights.
@@ -59,8 +69,15 @@ class NoisyStep:
             self._by_hand = state(tf.zeros((), tf.int64))
         self._function = self._make_function()
 
-    def serves(self, model: Any, noises: Sequence[tuple[Noise, list[Target]]]) -> bool:
-        """Whether this is still the step of that model, compiled as it is, with those targets."""
+    def serves(
+        self,
+        model: Any,
+        noises: Sequence[tuple[Noise, list[Target]]],
+        period: int | None,
+        one_at_a_time: bool,
+        per_replica: bool,
+    ) -> bool:
+        """Whether one made now, with these arguments, would be the same."""
 
         def variables(noises: Sequence[tuple[Noise, list[Target]]]) -> list[list[int]]:
             return [[id(target.variable) for target in targets] for _, targets in noises]
@@ -68,19 +85,29 @@ class NoisyStep:
         return (
             self._model is model
             and self.clean_function is model.train_function
+            and [noise for noise, _ in self.noises] == [noise for noise, _ in noises]
             and variables(self.noises) == variables(noises)
+            and (self._period, self._one_at_a_time, self._per_replica)
+            == (period, one_at_a_time, per_replica)
             and _ids(self._optimizers) == _ids(selection.optimizers(model))
         )
 
     def begin(self, seed: int) -> None:
         """Begins a fit."""
         self._log.roll_back()  # Finds something only if an interrupt hit the last roll-back itself.
+        self._log.reserve()
         self._seed.assign(seed)
         self.hold()
 
+    def end(self) -> None:
+        """Ends a fit."""
+        # XLA compiles for the shapes that variables have: it would have to do so again.
+        if not self._model.jit_compile:
+            self._log.release()
+
     def hold(self) -> None:
         """Begins a new draw, where `period` is `None`."""
-        self._held.assign(self._now())
+        self._held.assign(self.now())
 
     def magnitudes(self) -> dict[str, float]:
         """The noises' magnitudes in the last step, by name."""
@@ -90,31 +117,28 @@ class NoisyStep:
 
     def run(self, iterator: Any) -> Any:
         """Runs one training step, or `steps_per_execution` of them. The weights are clean after."""
-        iterations = None if self._checked else int(self._iterations())
         try:
+            # An interrupt may leave us standing in: then we do what the model itself does.
+            self._running = True
             with self._standing_in(), intercepting():
                 logs = self._function(iterator)
         except BaseException:
             self._log.roll_back()
             raise
-        if iterations is not None:
-            self._check(iterations)
+        finally:
+            self._running = False
+        if not self._checked:
+            self._check()
         return logs
 
-    def _check(self, iterations: int) -> None:
-        """Raises or warns if the first step went past what was put around it."""
+    def _check(self) -> None:
+        """Raises or warns, after the first step, if noise does not reach what it should."""
         self._checked = True
         if not self._traced:
             raise RuntimeError(
                 f"The training function of model {self._model.name!r} did not call "
                 "`model.train_step`, so no noise reached it. Expected `make_train_function` to build "
                 "on `train_step`."
-            )
-        if not self._applied and int(self._iterations()) != iterations:
-            raise RuntimeError(
-                f"An optimizer of model {self._model.name!r} was applied by a `tf.function` below "
-                "`train_step` that was traced before this fit, so it met noisy weights. Expected every "
-                "`apply` to be seen. Make the model anew, or call `apply` in `train_step` itself."
             )
         if self._unread:
             warnings.warn(
@@ -127,14 +151,23 @@ class NoisyStep:
     # What follows makes ops: it runs while the step is traced, or in each step if run eagerly.
 
     def _noisy_train_step(self, data: Any) -> Any:
+        if not self._running:
+            return self._train_step(data)
         variables = len(self._model.variables)
         self._traced = True
         run = merge_call(self._inject)
+        applied: list[Any] = []
+
+        def restore(optimizer: Any, updated: list[Any] | None) -> Tensor | None:
+            applied.append(optimizer)
+            return self._restore(run, optimizer, updated)
+
         # MirroredStrategy runs each replica in a thread of its own: listen in each.
-        with listening(lambda optimizer, updated: self._restore(run, optimizer, updated)):
+        with listening(restore):
             logs = self._train_step(data)
         self._log.restore(run, range(len(self.targets)))
-        if not run.applied:
+        # Steps of an optimizer that the model does not hold are not counted: see `now`.
+        if not _ids(applied) & _ids(self._optimizers):
             merge_call(lambda strategy: assign(strategy, self._by_hand, self._by_hand + 1))
         if len(self._model.variables) != variables:
             raise ValueError(
@@ -142,12 +175,33 @@ class NoisyStep:
                 "noise does not reach them. Expected a built model. Build it, or call it once on a "
                 "batch, before `fit`."
             )
-        self._applied |= run.applied
+        self._refuse_unheard(applied)
+        self._refuse_self_assigned(run)
         self._unread = [self.targets[i].variable.path for i in sorted(run.unread)]
         return logs
 
+    def _refuse_unheard(self, applied: list[Any]) -> None:
+        """Raises if a function that was traced earlier applies an optimizer: we cannot step between."""
+        if tf.executing_eagerly():
+            return  # There is no graph to look at.
+        for optimizer in self._optimizers:
+            if id(optimizer) in _ids(applied):
+                continue
+            if any(called_with(counter) for counter in _counters(optimizer)):
+                raise ValueError(_NESTED.format(model=self._model.name, optimizer=optimizer.name))
+
+    def _refuse_self_assigned(self, run: Run) -> None:
+        """Raises if a layer, when called, has written to a variable that held noise."""
+        for i, ops in run.written.items():
+            target = self.targets[i]
+            scope = re.compile(rf"{re.escape(target.layer.name)}(_\d+)?")
+            for op in ops:
+                # Keras names ops by the layers they are made in.
+                if "Assign" in op.type and any(map(scope.fullmatch, op.name.split("/"))):
+                    raise ValueError(selection.self_assigned(target.variable, target.layer))
+
     def _inject(self, strategy: Any) -> Run:
-        step = self._now()
+        step = self.now()
         assign(strategy, self._step, step)
         held = tf.convert_to_tensor(self._held)
         assign(strategy, self._drawn, held if self._period is None else step - step % self._period)
@@ -187,8 +241,8 @@ class NoisyStep:
 
     def _restore(self, run: Run, optimizer: Any, updated: list[Any] | None) -> Tensor | None:
         """Before an optimizer is applied: puts clean values into what it is about to update."""
-        # The steps of one that the model does not hold are not counted: see `_now`.
-        run.applied |= id(optimizer) in _ids(self._optimizers)
+        if in_nested_function(run.graph):
+            raise ValueError(_NESTED.format(model=self._model.name, optimizer=optimizer.name))
         if updated is None:
             # `apply(grads)` means those the optimizer was built with, which have no public name
             # (Keras 3.15).
@@ -199,7 +253,7 @@ class NoisyStep:
             run, [i for i, v in enumerate(variables) if id(v) in ids or id(v.value) in ids]
         )
 
-    def _now(self) -> Tensor:
+    def now(self) -> Tensor:
         """The steps taken so far."""
         return self._iterations() + tf.convert_to_tensor(self._by_hand)
 
@@ -217,24 +271,60 @@ class NoisyStep:
 
     @contextlib.contextmanager
     def _standing_in(self) -> Iterator[None]:
-        """Within it, `model.train_step` is ours. (Keras before 3.6 looks it up in each step.)"""
+        """Within it, `model.train_step` is ours, and the model's own `tf.function`s are plain code.
+
+        Keras before 3.6 looks `train_step` up in each step. A function would keep what it was traced with:
+        with noise to take off, or without.
+        """
         attributes = vars(self._model)  # Past Keras's tracking of what is set.
-        own = attributes.get("train_step")
+        ours = {"train_step": self._noisy_train_step, **self._functions}
+        own = {name: attributes[name] for name in ours if name in attributes}
         try:
-            attributes["train_step"] = self._noisy_train_step
+            attributes.update(ours)
             yield
         finally:
-            if own is None:
-                del attributes["train_step"]
-            else:
-                attributes["train_step"] = own
+            for name in ours:
+                attributes.pop(name, None)
+            attributes.update(own)
+
+
+_NESTED = (
+    "Optimizer {optimizer!r} of model {model!r} is applied in a `tf.function` that is no method of the "
+    "model. It would keep what it was traced with: noise to take off, or none. Expected `apply` to be "
+    "called in `train_step`, or in a method of the model. Remove the decorator, or make it a method."
+)
+
+
+def _counters(optimizer: Any) -> list[Any]:
+    """The variables of an optimizer that count its steps: whole numbers without a shape."""
+    return [v for v in optimizer.variables if v.shape == () and "int" in v.dtype]
+
+
+# Those that Keras makes, and those that are seen to elsewhere.
+_OTHERS = {"call", "train_step", "train_function", "test_function", "predict_function"}
+
+
+def _functions(model: Any) -> list[str]:
+    """The names of the model's methods that are `tf.function`s."""
+    attributes = dict(vars(model))
+    for cls in type(model).__mro__:
+        attributes = {**vars(cls), **attributes}
+    return [
+        name
+        for name, value in attributes.items()
+        if hasattr(value, "python_function") and name not in _OTHERS
+    ]
 
 
 def _python(step: Callable[..., Any]) -> Callable[..., Any]:
     """The Python code of a `tf.function`: one traced before would not see what is put around it."""
-    if hasattr(step, "python_function"):
-        return tf.autograph.to_graph(step.python_function)  # type: ignore[no-any-return]
-    return step
+    if not hasattr(step, "python_function"):
+        return step
+    code = step.python_function
+    converted = tf.autograph.to_graph(code)
+    if inspect.ismethod(code):
+        return functools.partial(converted, code.__self__)
+    return converted  # type: ignore[no-any-return]
 
 
 def _ids(objects: Iterable[Any]) -> set[int]:

@@ -10,6 +10,7 @@ differ between XLA and plain graphs, while the bits agree.
 """
 
 import functools
+import numbers
 import random
 from collections.abc import Callable, Sequence
 from math import prod
@@ -53,7 +54,7 @@ def check_seed(seed: int | None) -> int | None:
     """Returns `seed` if it is `None` or an int in [0, 2^32), and raises otherwise."""
     if seed is None:
         return None
-    if isinstance(seed, bool) or not isinstance(seed, int):
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
         raise TypeError(
             "Invalid `seed`. Expected an integer or `None`. "
             f"Received: seed={seed} (of type {type(seed).__name__})"
@@ -62,7 +63,7 @@ def check_seed(seed: int | None) -> int | None:
         raise ValueError(
             f"Invalid `seed`. Expected an integer in [0, 2**32). Received: seed={seed}"
         )
-    return seed
+    return int(seed)
 
 
 def offsets(shapes: Sequence[Sequence[int]]) -> list[int]:

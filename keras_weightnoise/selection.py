@@ -113,6 +113,25 @@ def optimizers(root: Layer) -> list[Any]:
     return list(_reachable(root, keras.optimizers.Optimizer))
 
 
+def refuse_self_assigned(root: Layer, targets: Sequence[Target]) -> None:
+    """Raises if a selected kernel belongs to a layer that overwrites it when called."""
+    selected = {id(target.variable) for target in targets}
+    for layer in sublayers(root):
+        if isinstance(layer, keras.layers.SpectralNormalization):
+            for variable in layer.layer.trainable_variables:
+                if id(variable) in selected and len(variable.shape) > 1:
+                    raise ValueError(self_assigned(variable, layer))
+
+
+def self_assigned(variable: Variable, layer: Layer) -> str:
+    """What is wrong with a layer that overwrites a selected variable when it is called."""
+    return (
+        f"Layer {layer.name!r} (of type {type(layer).__name__}) assigns its variable {variable.path!r} "
+        "when it is called, so that noise cannot be told from its work. Expected it among `exclude`, as "
+        f"in `exclude={variable.path!r}`. Received: a selection that holds it."
+    )
+
+
 def filter_axes(variable: Variable, layer: Layer) -> tuple[int, ...]:
     """The axes of a variable that one output channel (filter, row) extends over."""
     rank = len(variable.shape)

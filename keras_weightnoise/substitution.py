@@ -154,6 +154,13 @@ def build(layer: Layer, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
     )
 
 
+def built_by_calling(layer: Layer) -> bool:
+    """Whether the layer has parts to build, but no `build` that does it: its first call will."""
+    return type(layer).build is keras.Layer.build and not all(
+        part.built for part in selection.sublayers(layer) if part is not layer
+    )
+
+
 def _add_losses(layer: Layer, losses: Sequence[Tensor]) -> None:
     for loss in losses:
         try:

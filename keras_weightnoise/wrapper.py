@@ -7,14 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_weightnoise import (
-    estimators,
-    noises,
-    perturbation,
-    sampling,
-    selection,
-    substitution,
-)
+from keras_weightnoise import estimators, noises, perturbation, sampling, selection, substitution
 from keras_weightnoise.estimators import Estimator
 from keras_weightnoise.noises import Scale
 from keras_weightnoise.noisy_reads import is_recording, stored_values
@@ -40,6 +33,21 @@ class GaussianWeightNoise(keras.layers.Wrapper):  # type: ignore[misc]  # Keras 
     noise is on the trainable factors. Where nothing is left to perturb (the layer was frozen or
     quantized after it was built), calls are those of the plain layer, with one warning.
 
+    Each output of each example has the mean and variance of weight noise. How the outputs of a batch
+    vary together is the `estimator`'s:
+
+    - `"shared"`: one noisy kernel for all examples, whose errors are so correlated. For any layer.
+    - `"flipout"`: `y = x W + ((x * s_in) dW) * s_out`, with dW the shared noise and random signs for
+      each example and channel. An example sees one kernel, `W + dW * outer(s_in, s_out)`, at all of its
+      positions. Examples are uncorrelated, but not independent: the sizes of dW are common to them. For
+      `Dense` and `Conv1D` to `Conv3D`, where gradients are to be less noisy, for a second matmul.
+    - `"local_reparameterization"`: `y ~ N(x W + b, stddev^2 sum_i x_i^2 scale_i^2)`, drawn for each
+      output: the law of a kernel drawn for each example, and the cheapest. The gradient with respect
+      to x is the expectation of that law's, given y. For `Dense` on inputs of shape (batch, features);
+      where positions share a kernel, their correlation would be lost.
+
+    The last two refuse layers with LoRA or float8, which are not linear in what they train.
+
     The draws are those of a `keras.random.SeedGenerator`, as for `keras.layers.Dropout`: its state is
     not saved in `.keras` files, and a reloaded or cloned layer begins again.
 
@@ -50,6 +58,7 @@ class GaussianWeightNoise(keras.layers.Wrapper):  # type: ignore[misc]  # Keras 
             Defaults to `0.1`.
         relative_to: The scale: `None`, `"std"`, `"rms"`, `"max"`, `"range"`, `"channel_max"`,
             `"filter_norm"` or `"weight"`. See `noises.Gaussian`. Defaults to `None`.
+        estimator: `"shared"`, `"flipout"` or `"local_reparameterization"`. Defaults to `"shared"`.
         seed: Int in [0, 2^32), or `None` for one drawn from what `keras.utils.set_random_seed` seeds.
             Defaults to `None`.
         **kwargs: Keyword arguments of `keras.Layer`, such as `name`. `dtype` is by default the wrapped
@@ -60,10 +69,11 @@ class GaussianWeightNoise(keras.layers.Wrapper):  # type: ignore[misc]  # Keras 
 
     Raises:
         ValueError: If `layer` is no layer, or has no kernels (as soon as its variables exist); if
-            `stddev` is negative or not finite; if `relative_to` is not one of these. In a call: if a
-            layer assigns its kernel itself (as `keras.layers.SpectralNormalization` does), or reads it
-            where noise would not reach it or would outlive the call (in a `tf.function` of its own, in
-            `keras.remat`); the message names it.
+            `stddev` is negative or not finite; if `relative_to` or `estimator` is not one of these; if
+            `estimator` does not apply to the layer or to its inputs. In a call: if a layer assigns its
+            kernel itself (as `keras.layers.SpectralNormalization` does), or reads it where noise would
+            not reach it or would outlive the call (in a `tf.function` of its own, in `keras.remat`);
+            the message names it.
         TypeError: If `stddev` is not a number (a schedule has no step inside of a layer), or `seed` no
             integer.
 
@@ -79,7 +89,9 @@ class GaussianWeightNoise(keras.layers.Wrapper):  # type: ignore[misc]  # Keras 
 
     References:
         - [Graves, 2011](https://papers.nips.cc/paper/4329-practical-variational-inference-for-neural-networks)
+        - [Kingma et al., 2015](https://arxiv.org/abs/1506.02557) (`"local_reparameterization"`)
         - [Murray and Edwards, 1994](https://doi.org/10.1109/72.317730)
+        - [Wen et al., 2018](https://arxiv.org/abs/1803.04386) (`"flipout"`)
     """
 
     def __init__(
@@ -150,7 +162,7 @@ class GaussianWeightNoise(keras.layers.Wrapper):  # type: ignore[misc]  # Keras 
         if self.estimator != "shared":
             shape = args[0] if args else kwargs["input_shape"]
             estimators.check_input_shape(self.estimator, self.layer, shape)
-        if not self.layer.built and not _built_by_calling(self.layer):
+        if not self.layer.built and not substitution.built_by_calling(self.layer):
             self.layer.build(*args, **kwargs)
         if self.layer.built:
             self._check_kernels()
@@ -253,13 +265,6 @@ _BIDIRECTIONAL = (
     "`keras.layers.Bidirectional` cannot make a backward copy of a `GaussianWeightNoise`. Wrap it from "
     "outside: `GaussianWeightNoise(keras.layers.Bidirectional(layer))`."
 )
-
-
-def _built_by_calling(layer: Layer) -> bool:
-    """Whether the layer has parts to build, but no `build` that does it: its first call will."""
-    return type(layer).build is keras.Layer.build and not all(
-        part.built for part in selection.sublayers(layer) if part is not layer
-    )
 
 
 def _kernels(layer: Layer) -> list[Target]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_weightnoise.graphs import current_graph
 from keras_weightnoise.sampling import Tensor
 from keras_weightnoise.selection import Variable
 
@@ -24,8 +25,7 @@ class WriteAheadLog:
 
     Args:
         variables: Keras variables.
-        make_noisy: Makes, in the graph, the noisy values from the clean values and a replica's number. A
-            pure function of these and of what `tf.Variable`s hold until the next injection.
+        make_noisy: Makes, in the graph, the noisy values from the clean values and a replica's number.
         own_noise: Whether each replica has noisy values of its own, or all share those of the first.
     """
 
@@ -51,7 +51,8 @@ class WriteAheadLog:
         with tf.control_dependencies(made(copies)):
             mark = assign(strategy, self._dirty, tf.ones([len(variables)], tf.bool))
         replicas = len(_local(strategy, self._dirty)) if self._own_noise else 1
-        noisy = [self._noisy(replica) for replica in range(replicas)]
+        values = [tf.convert_to_tensor(clean) for clean in self._clean]
+        noisy = [self._make_noisy(values, replica) for replica in range(replicas)]
         with tf.control_dependencies(made([mark])):
             for i, v in enumerate(variables):
                 assign(strategy, v, lambda r, i=i: noisy[r if self._own_noise else 0][i])
@@ -69,8 +70,8 @@ class WriteAheadLog:
             others[indices] = False
             with tf.control_dependencies(made(restored)):
                 unmark = assign(strategy, self._dirty, tf.logical_and(self._dirty, others))
-            # In a branch, or in a function that may be cached, the ops may run or not.
-            certain = run.graph is _graph()
+            # In a branch, the ops may run or not.
+            certain = run.graph is current_graph()
             for i in indices:
                 run.states[i] = _State.CLEAN if certain else _State.UNKNOWN
             with tf.control_dependencies(made([unmark])):
@@ -86,8 +87,25 @@ class WriteAheadLog:
         if dirty.any():
             self._dirty.assign(tf.zeros_like(dirty))
 
-    def _noisy(self, replica: int) -> list[Tensor]:
-        return self._make_noisy([tf.convert_to_tensor(clean) for clean in self._clean], replica)
+    def reserve(self) -> None:
+        """Takes the memory of the copies. Not in a graph."""
+        self._resize([clean.shape for clean in self._clean])
+
+    def release(self) -> None:
+        """Frees it, until it is reserved again. Not in a graph.
+
+        TensorFlow keeps graphs that nothing refers to any more (as of 2.21), and they what they use: the
+        copies would outlive this object.
+        """
+        self._resize([[0] for _ in self._clean])
+
+    def _resize(self, shapes: Sequence[Any]) -> None:
+        strategy = tf.distribute.get_strategy()
+        for clean, shape in zip(self._clean, shapes, strict=True):
+            for v in _local(strategy, clean):
+                tf.raw_ops.AssignVariableOp(
+                    resource=v.handle, value=tf.zeros(shape, v.dtype), validate_shape=False
+                )
 
     def _restore_one(self, strategy: Any, run: "Run", i: int) -> Any:
         variable, clean = self._variables[i].value, self._clean[i]
@@ -95,52 +113,51 @@ class WriteAheadLog:
         def reset() -> Any:
             return assign(strategy, variable, lambda r: _local(strategy, clean)[r])
 
-        def settle(noisy: Callable[[int], list[Tensor]]) -> Any:
+        def settle() -> Any:
             def settled(r: int) -> Tensor:
                 return _settled(
                     _local(strategy, variable)[r],
                     _local(strategy, clean)[r],
-                    noisy(r if self._own_noise else 0)[i],
+                    run.noisy[r if self._own_noise else 0][i],
                 )
 
             return assign(strategy, variable, settled)
 
-        def if_marked(restore: Callable[[], Any]) -> Any:
-            def restored() -> Tensor:
-                with tf.control_dependencies(made([restore()])):
+        def settle_if_marked() -> Any:
+            def settled() -> Tensor:
+                with tf.control_dependencies(made([settle()])):
                     return tf.constant(True)
 
             marked = tf.convert_to_tensor(self._dirty)[i]
-            return tf.cond(marked, restored, lambda: tf.constant(False))
+            return tf.cond(marked, settled, lambda: tf.constant(False))
 
-        if tf.executing_eagerly():
-            return if_marked(lambda: settle(run.noisy.__getitem__))
+        if tf.executing_eagerly() or run.graph is not current_graph():
+            return settle_if_marked()
         uses = _Uses(strategy, variable)
-        if run.graph is not _graph():
-            # A function that is cached must not hold on to this run's tensors: make them again.
-            return if_marked(lambda: settle(self._noisy) if uses.writes else reset())
         if uses.total == run.uses[i].total:
             run.unread.add(i)
-        if uses.writes > run.uses[i].writes or run.states[i] is _State.UNKNOWN:
-            return if_marked(lambda: settle(run.noisy.__getitem__))
-        return reset()
+        written = uses.writes[len(run.uses[i].writes) :]
+        if not written and run.states[i] is _State.NOISY:
+            return reset()
+        run.written[i] = written
+        return settle_if_marked()
 
 
 class Run:
     """What is known of one run of the step while its ops are made.
 
     Attributes:
-        applied: Whether an optimizer was applied in it.
+        written: By number, the ops that may have written to a variable while it held noise.
         unread: Numbers of the variables that were restored before anything had read them.
     """
 
     def __init__(self, noisy: list[list[Tensor]], uses: "list[_Uses]") -> None:
-        self.graph = _graph()
+        self.graph = current_graph()
         self.noisy = noisy
         self.uses = uses
         self.states = [_State.NOISY] * len(noisy[0])
         self.unread: set[int] = set()
-        self.applied = False
+        self.written: dict[int, list[Any]] = {}
 
 
 class _State(enum.Enum):
@@ -150,12 +167,18 @@ class _State(enum.Enum):
 
 
 class _Uses:
-    """How often the graph being built has used, and may have written, a variable so far."""
+    """The ops of the graph being built that used, and that may have written, a variable so far."""
 
     def __init__(self, strategy: Any, variable: Any) -> None:
-        ops = _graph().capture(_local(strategy, variable)[0].handle).consumers()
+        ops = current_graph().capture(_local(strategy, variable)[0].handle).consumers()
         self.total = len(ops)
-        self.writes = sum(op.type not in _READS for op in ops)
+        self.writes = [op for op in ops if op.type not in _READS]
+
+
+def called_with(variable: Variable) -> bool:
+    """Whether the graph being built calls a function that may write a variable."""
+    uses = _Uses(tf.distribute.get_strategy(), variable.value)
+    return any(op.type.endswith("PartitionedCall") for op in uses.writes)
 
 
 def _settled(variable: Any, clean: Any, noisy: Tensor) -> Tensor:
@@ -198,7 +221,3 @@ def made(ops: Iterable[Any]) -> list[Any]:
 def _local(strategy: Any, variable: Any) -> tuple[Any, ...]:
     """A variable's copies on this worker's replicas."""
     return strategy.experimental_local_results(variable)  # type: ignore[no-any-return]
-
-
-def _graph() -> Any:
-    return tf.compat.v1.get_default_graph()

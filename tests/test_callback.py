@@ -635,28 +635,67 @@ def test_bad_arguments(arguments, error, message):
 
 
 def test_a_model_without_variables_is_refused():
-    model = keras.Sequential([LAYERS.Dense(3)])
-    model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="no variables"):
+    class Empty(keras.Model):
+        def train_step(self, data):
+            return {}
+
+    model = Empty()
+    model.compile()
+    with pytest.raises(ValueError, match=r"no variables.*Build it"):
         fit(model, WeightNoiseCallback(0.1))
 
 
-def test_a_model_that_is_built_in_part_is_refused():
-    class Late(keras.Model):
+class Late(keras.Model):
+    """Its second layer is built when it is first called."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = LAYERS.Dense(3)
+        self.first.build((None, 4))
+        self.second = LAYERS.Dense(1)
+
+    def call(self, x):
+        return self.second(self.first(x))
+
+
+@pytest.mark.parametrize(
+    "make", [Late, lambda: keras.Sequential([LAYERS.Dense(3), LAYERS.Dense(1)])]
+)
+def test_a_model_that_is_built_by_its_data(make, capsys):
+    """As without noise, whether it is built before `fit` or by it."""
+
+    def train(*callbacks, build=False):
+        keras.utils.set_random_seed(1)
+        model = make()
+        if build:
+            model(X[:1])
+        model.compile(keras.optimizers.SGD(0.1), loss=mean_output)
+        fit(model, *callbacks)
+        return model.get_weights()
+
+    late = train(WeightNoiseCallback(0.3, frequency="epoch", seed=1, verbose=1))
+    assert len(capsys.readouterr().out.splitlines()) == 6
+    early = train(WeightNoiseCallback(0.3, frequency="epoch", seed=1), build=True)
+    assert same(late, early)
+    assert not same(late, train())
+
+
+def test_variables_made_in_the_first_step_are_refused():
+    class Trained(keras.Model):
+        """Trained by other means than being called, so that nothing can build it."""
+
         def __init__(self):
             super().__init__()
-            self.first = LAYERS.Dense(3)
-            self.first.build((None, 4))
-            self.second = LAYERS.Dense(1)
+            self.built_layer, self.late_layer = LAYERS.Dense(3), LAYERS.Dense(3)
+            self.built_layer.build((None, 4))
 
-        def call(self, x):
-            return self.second(self.first(x))
+        def train_step(self, data):
+            return {"objective": tf.reduce_mean(self.late_layer(self.built_layer(data[0])))}
 
-    model = Late()
-    model.compile("sgd", "mse")
+    model = Trained()
+    model.compile()
     with pytest.raises(ValueError, match="created variables"):
         fit(model, WeightNoiseCallback(0.1))
-    fit(model, WeightNoiseCallback(0.1))
 
 
 @pytest.mark.parametrize(
@@ -706,25 +745,104 @@ def test_what_no_step_reads_is_reported():
         fit(model, WeightNoiseCallback(0.1))
 
 
-def test_a_function_traced_before_is_reported():
-    class Traced(keras.Model):
-        def train_step(self, data):
-            return {"objective": self.step(data[0])}
+class InFunction(keras.Model):
+    """Its update is a method that is a `tf.function`."""
 
-        @tf.function
-        def step(self, x):
-            with tf.GradientTape() as tape:
-                loss = tf.reduce_mean(self(x))
+    def train_step(self, data):
+        return {"objective": self.update(data[0])}
+
+    @tf.function
+    def update(self, x):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(self(x))
+        if tf.reduce_sum(tf.abs(x)) > 0.0:  # Needs AutoGraph.
             grads = tape.gradient(loss, self.trainable_variables)
             self.optimizer.apply(grads, self.trainable_variables)
-            return loss
+        return loss
+
+
+@pytest.mark.parametrize("order", ["clean first", "noisy first"])
+@pytest.mark.parametrize("optimizer", [{"use_ema": True}, {"gradient_accumulation_steps": 2}])
+def test_methods_that_are_functions(order, optimizer):
+    """What a function was traced with, in an earlier fit, is not what a later one gets."""
+
+    def train(*fits):
+        keras.utils.set_random_seed(1)
+        base = linear()
+        model = InFunction(base.inputs, base.outputs)
+        model.compile(keras.optimizers.SGD(0.1, **optimizer))
+        objectives = [fit(model, *callbacks).history["objective"] for callbacks in fits]
+        gc.collect()
+        return objectives, [v.numpy() for v in (*model.variables, *model.optimizer.variables)]
+
+    plain, weights = train([], [], [])
+    noisy = [[WeightNoiseCallback(0.3, seed=1)] for _ in range(2)]
+    fits = [[], *noisy] if order == "clean first" else [*noisy, []]
+    objectives, noisy_weights = train(*fits)
+    # Linear: the weights are those of plain training, while the noisy fits' objectives differ.
+    assert same(noisy_weights, weights)
+    agree = [np.allclose(a, b, rtol=1e-4) for a, b in zip(objectives, plain, strict=True)]
+    assert agree == [not callbacks for callbacks in fits]
+
+
+@pytest.mark.parametrize("traced_before", [False, True])
+def test_an_update_in_a_function_elsewhere_is_refused(traced_before):
+    class Elsewhere(keras.Model):
+        def train_step(self, data):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(self(data[0]))
+            update(self, tape.gradient(loss, self.trainable_variables))
+            return {"objective": loss}
+
+    @tf.function
+    def update(model, grads):
+        model.optimizer.apply(grads, model.trainable_variables)
 
     base = linear()
-    model = Traced(base.inputs, base.outputs)
-    model.compile(keras.optimizers.SGD(0.1))
-    fit(model)
-    with pytest.raises(RuntimeError, match="traced before this fit"):
+    model = Elsewhere(base.inputs, base.outputs)
+    model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
+    if traced_before:
+        fit(model)
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="no method of the model"):
         fit(model, WeightNoiseCallback(0.3))
+    assert same(model.get_weights(), before)
+
+
+def test_train_step_as_a_function_of_an_instance():
+    model = linear()
+    model.train_step = tf.function(model.train_step)
+    model.compile(keras.optimizers.SGD(0.1), loss=mean_output)
+    noisy = fit(model, WeightNoiseCallback(0.3, seed=1)).history["loss"]
+    assert isinstance(noisy[0], float)
+
+
+def test_a_layer_that_assigns_its_weight_is_refused_by_name():
+    class Normalized(LAYERS.Layer):
+        def build(self, shape):
+            self.kernel = self.add_weight(shape=(shape[-1], 2))
+
+        def call(self, x, training=None):
+            if training:
+                self.kernel.assign(self.kernel / keras.ops.norm(self.kernel))
+            return keras.ops.matmul(x, self.kernel)
+
+    model = keras.Sequential([keras.Input((4,)), Normalized(name="mine"), LAYERS.Dense(1)])
+    model.compile("sgd", "mse")
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=r"'mine'.*assigns.*exclude"):
+        fit(model, WeightNoiseCallback(0.3))
+    assert same(model.get_weights(), before)
+    fit(model, WeightNoiseCallback(0.3, exclude="mine"))
+
+
+def test_changed_settings_count_from_the_next_fit():
+    model = small()
+    noise = WeightNoiseCallback(0.3, seed=1)
+    fit(model, noise)
+    noise.noise = 0.0
+    history = fit(model, noise).history
+    assert history["weight_noise_stddev"] == [0.0, 0.0]
 
 
 def test_a_training_function_without_the_step_is_refused():

@@ -466,6 +466,7 @@ def test_replicas_with_noise_of_their_own_stay_in_step():
     assert all(np.array_equal(*(copy.numpy() for copy in each)) for each in copies)
     shared, _, _ = run(make, WeightNoiseCallback(0.3, seed=1))
     assert_other_loss(logs, plain_logs)
-    assert_other_loss(logs, shared)
+    if KERAS >= (3, 7):  # Before, logs are those of the first replica alone.
+        assert_other_loss(logs, shared)
     again, _, _ = run(make, WeightNoiseCallback(0.3, seed=1, per_replica=True))
     assert again == logs

@@ -1,0 +1,55 @@
+"""What stands in for a model's training function for one step of one fit."""
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+
+class Armed:
+    """Stands in for `model.train_function` between `on_train_batch_begin` and the step.
+
+    An exception in a later hook may leave it there. So it runs something else only in the fit that put it
+    there, and only with a fit's iterator (`train_on_batch` passes a generator).
+
+    Args:
+        model: The model.
+        run: A bound method that takes the fit's iterator. Not kept alive.
+    """
+
+    def __init__(self, model: Any, run: Callable[[Any], Any]) -> None:
+        if isinstance(model.train_function, Armed):
+            model.train_function.give_way(run)
+        self.ran = False
+        self._model = model
+        self._clean_function = model.train_function
+        self._run = weakref.WeakMethod(run)
+        self._history = getattr(model, "history", None)
+        vars(model)["train_function"] = self  # Past Keras's tracking of what is set.
+
+    def __call__(self, iterator: Any) -> Any:
+        if not isinstance(iterator, tf.data.Iterator | tf.distribute.DistributedIterator):
+            return self._clean_function(iterator)
+        self._disarm()
+        run = self._run()
+        if run is None or not self._of_this_fit():
+            return self._clean_function(iterator)
+        self.ran = True
+        return run(iterator)
+
+    def give_way(self, run: Callable[[Any], Any]) -> None:
+        """Puts the model's own function back, or raises if this fit still counts on another's `run`."""
+        if self._of_this_fit() and self._run() not in (None, run):
+            raise ValueError(
+                "Two `WeightNoiseCallback`s on one fit. Expected one, which knows all the noise there "
+                f"is in the weights. Received: both on model {self._model.name!r}"
+            )
+        self._disarm()
+
+    def _disarm(self) -> None:
+        vars(self._model)["train_function"] = self._clean_function
+
+    def _of_this_fit(self) -> bool:
+        # `fit` sets a new `history` before anything else.
+        return getattr(self._model, "history", None) is self._history
