@@ -836,6 +836,19 @@ def test_a_layer_that_assigns_its_weight_is_refused_by_name():
     fit(model, WeightNoiseCallback(0.3, exclude="mine"))
 
 
+def test_a_schedule_that_cannot_be_serialized():
+    class Own(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            return 0.1
+
+    noise = WeightNoiseCallback(Own(), seed=1)
+    for _ in range(2):
+        assert fit(small(), noise).history["weight_noise_stddev"] == pytest.approx([0.1, 0.1])
+    model = small()
+    fit(model, noise)
+    fit(model, noise)
+
+
 def test_changed_settings_count_from_the_next_fit():
     model = small()
     noise = WeightNoiseCallback(0.3, seed=1)

@@ -99,11 +99,17 @@ class Noise:
 
         return Compose([self, other]) if isinstance(other, Noise) else NotImplemented
 
-    # Schedules have no equality of their own: two noises are equal if they serialize alike.
+    # Schedules have no equality of their own: two are equal if they serialize alike, and one that cannot
+    # be serialized equals itself.
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
             return NotImplemented
-        return self.get_config() == other.get_config()
+        pairs = [
+            (getattr(self, field.name), getattr(other, field.name))
+            for field in dataclasses.fields(self)
+        ]
+        serialize = keras.saving.serialize_keras_object
+        return all(a is b or serialize(a) == serialize(b) for a, b in pairs)
 
     def __hash__(self) -> int:
         return hash((type(self), repr(self.get_config())))
