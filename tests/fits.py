@@ -1,7 +1,10 @@
 """What the tests of the callback share: models, data, and probes."""
 
+import functools
+
 import keras
 import numpy as np
+import tensorflow as tf
 
 X = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
 Y = np.zeros((12, 1), "float32")
@@ -40,3 +43,9 @@ def same(a, b):
     if isinstance(a, list):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
     return np.array_equal(a, b, equal_nan=True)
+
+
+@functools.cache
+def strategy():
+    """Two replicas. One for all tests: strategies share the numbers of their collective operations."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

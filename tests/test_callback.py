@@ -110,6 +110,33 @@ def test_each_fit_of_one_epoch_draws_anew():
     assert [seen.index(loss) for loss in seen] == [0] * 4 + [4] * 4 + [8] * 4
 
 
+def test_a_model_that_is_never_built_draws_anew_for_each_epoch():
+    """One without `call` stays unbuilt in Keras's eyes, and is prepared in the first step of each fit."""
+
+    class Objectives(Losses):
+        def on_train_batch_end(self, batch, logs=None):
+            self.seen.append(round(float(logs["objective"]), 5))
+
+    class Trained(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.net = linear()
+
+        def train_step(self, data):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(self.net(data[0]))
+            variables = self.net.trainable_variables
+            self.optimizer.apply(tape.gradient(loss, variables), variables)
+            return {"objective": loss}
+
+    model, seen = Trained(), Objectives()
+    model.compile(keras.optimizers.SGD(0.0))
+    noise = WeightNoiseCallback(0.3, frequency="epoch", seed=1)
+    for _ in range(2):
+        model.fit(SAME_BATCH, epochs=2, verbose=0, shuffle=False, callbacks=[noise, seen])
+    assert [seen.seen.index(value) for value in seen.seen] == [0] * 4 + [4] * 4 + [8] * 4 + [12] * 4
+
+
 def test_each_step_of_an_execution_draws_anew():
     one = losses(WeightNoiseCallback(0.3, seed=1))
     two = losses(WeightNoiseCallback(0.3, seed=1), steps_per_execution=2)

@@ -5,6 +5,7 @@ element of the kernel gives the matrix J of its outputs' derivatives, and noise 
 kernel has the covariance J S J' in the outputs.
 """
 
+import fits
 import keras
 import numpy as np
 import pytest
@@ -596,8 +597,7 @@ def test_fit_save_load_clone(case, estimator, jit_compile, tmp_path):
 
 
 def test_training_under_a_strategy():
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    with strategy.scope():
+    with fits.strategy().scope():
         layer = GaussianWeightNoise(layers.Dense(2), estimator="flipout")
         model = keras.Sequential([keras.Input((4,)), layer])
         model.compile("sgd", "mse", jit_compile=False)

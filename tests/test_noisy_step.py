@@ -6,13 +6,11 @@ included, while its loss must differ. And with a learning rate of 0 the weights 
 as they are, while the loss must differ.
 """
 
-import functools
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from fits import Weights, X, Y, linear, mean_output, same
+from fits import Weights, X, Y, linear, mean_output, same, strategy
 
 from keras_weightnoise import WeightNoiseCallback
 
@@ -185,12 +183,6 @@ def gan(**optimizer_args):
         return model
 
     return make
-
-
-@functools.cache
-def strategy():
-    # One for all tests: on CPU, strategies share the numbers of their collective operations.
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
 def mirrored(make):

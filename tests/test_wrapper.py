@@ -6,6 +6,7 @@
 import copy
 import warnings
 
+import fits
 import keras
 import numpy as np
 import pytest
@@ -572,8 +573,7 @@ def test_fit(options):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TensorFlow's own.
 def test_mirrored_strategy():
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    with strategy.scope():
+    with fits.strategy().scope():
         model = network()
         model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
     before = model.get_weights()
