@@ -123,6 +123,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self.seed = sampling.check_seed(seed)
         self.verbose = verbose
         get_rules(noise)  # Checks it.
+        self._fitted: Any = None
         self._fit_seed = 0
         self._told = True
         self._step: NoisyStep | None = None  # This fit's.
@@ -130,10 +131,12 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._armed: Armed | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        # `evaluate` of another model, in a hook, sets `self.model` to that.
+        self._fitted = self.model
         self._fit_seed = sampling.resolve_seed(self.seed)
         self._told = not self.verbose
         # A model that is yet to be built is built when its first batch is there: see `_run`.
-        self._step = self._prepare() if _is_built(self.model) else None
+        self._step = self._prepare() if _is_built(self._fitted) else None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self.frequency == "epoch" and self._step is not None:
@@ -142,7 +145,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._step is not None:
             self._current()
-        self._armed = Armed(self.model, self._run)
+        self._armed = Armed(self._fitted, self._run)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         armed, self._armed = self._armed, None
@@ -165,7 +168,14 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         # The model and the traced step belong to a fit, not to the settings.
-        return {**self.__dict__, "_model": None, "_step": None, "_kept": None, "_armed": None}
+        return {
+            **self.__dict__,
+            "_model": None,
+            "_fitted": None,
+            "_step": None,
+            "_kept": None,
+            "_armed": None,
+        }
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "WeightNoiseCallback":
         # A selector may be a layer, of a model that is not copied along.
@@ -173,7 +183,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _prepare(self) -> NoisyStep:
         """The noisy step of the model as it is now, made anew unless the last one still serves."""
-        model = self.model
+        model = self._fitted
         if isinstance(model.train_function, Armed):
             model.train_function.give_way(self._run)
         model.make_train_function()
@@ -202,13 +212,13 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _run(self, iterator: Any) -> Any:
         if self._step is None:
-            _build(self.model, iterator.element_spec)
+            _build(self._fitted, iterator.element_spec)
         return self._current().run(iterator)
 
     def _current(self) -> NoisyStep:
         """The noisy step of this fit, made anew if another callback had the model's own rebuilt."""
         step = self._step
-        if step is not None and step.clean_function is self.model.train_function:
+        if step is not None and step.clean_function is self._fitted.train_function:
             return step
         return self._prepare()
 

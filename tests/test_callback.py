@@ -383,6 +383,17 @@ def test_evaluate_and_predict_with_the_callback_are_plain():
     assert same(model.predict(X, verbose=0, callbacks=[noise]), model.predict(X, verbose=0))
 
 
+def test_evaluating_another_model_in_a_hook():
+    other = small()
+
+    class Compare(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            other.evaluate(X, Y, verbose=0, callbacks=[noise])
+
+    noise = WeightNoiseCallback(0.3, seed=1)
+    assert same(trained(noise, Compare()), trained(WeightNoiseCallback(0.3, seed=1)))
+
+
 @pytest.mark.parametrize("order", [0, 1])
 def test_train_on_batch_in_a_hook_and_after_is_plain(order):
     """The gradient of a linear model is its inputs' mean: its update tells nothing, its loss all."""
