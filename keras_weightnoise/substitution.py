@@ -95,6 +95,20 @@ def noisy_call(
     seed, step = _integer("seed", seed), _integer("step", step)
     build(layer_or_model, args, kwargs)
     targets = selection.select(layer_or_model)
+    return call_under_noise(layer_or_model, noise, targets, args, kwargs, seed=seed, step=step)
+
+
+def call_under_noise(
+    layer: Layer,
+    noise: Noise,
+    targets: Sequence[Target],
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    *,
+    seed: Tensor,
+    step: Tensor,
+) -> Any:
+    """Calls `layer(*args, **kwargs)` with each target read under noise: see `substituted_call`."""
     values = perturbation.perturb(
         noise,
         targets,
@@ -103,7 +117,7 @@ def noisy_call(
         step=step,
         magnitude=noise.magnitude_at(step),
     )
-    return substituted_call(layer_or_model, targets, values, args, kwargs)
+    return substituted_call(layer, targets, values, args, kwargs)
 
 
 def substituted_call(

@@ -7,10 +7,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_weightnoise import estimators, noises, perturbation, sampling, selection, substitution
+from keras_weightnoise import estimators, noises, sampling, selection, substitution
 from keras_weightnoise.estimators import Estimator
 from keras_weightnoise.noises import Scale
-from keras_weightnoise.noisy_reads import is_recording, stored_values
+from keras_weightnoise.noisy_reads import is_recording
 from keras_weightnoise.sampling import Tensor
 from keras_weightnoise.selection import Layer, Target
 from keras_weightnoise.signatures import signed, with_training
@@ -179,15 +179,9 @@ class GaussianWeightNoise(keras.layers.Wrapper):  # type: ignore[misc]  # Keras 
             return estimators.call(
                 self.estimator, self.layer, targets, noise, args, kwargs, seed=seed, step=step
             )
-        noisy = perturbation.perturb(
-            noise,
-            targets,
-            stored_values([target.variable for target in targets]),
-            seed=seed,
-            step=step,
-            magnitude=noise.magnitude_at(step),
+        return substitution.call_under_noise(
+            self.layer, noise, targets, args, kwargs, seed=seed, step=step
         )
-        return substitution.substituted_call(self.layer, targets, noisy, args, kwargs)
 
     def compute_output_spec(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
         """The wrapped layer's."""
