@@ -18,7 +18,7 @@ from keras_weightnoise import sampling, selection
 from keras_weightnoise.graphs import in_nested_function
 from keras_weightnoise.interception import intercepting, listening
 from keras_weightnoise.noises import Noise, name_magnitudes
-from keras_weightnoise.perturbation import perturb
+from keras_weightnoise.perturbation import is_active, perturb
 from keras_weightnoise.sampling import Tensor
 from keras_weightnoise.selection import Target
 from keras_weightnoise.write_ahead import Run, WriteAheadLog, assign, called_with, merge_call, state
@@ -205,7 +205,9 @@ class NoisyStep:
         assign(strategy, self._step, step)
         held = tf.convert_to_tensor(self._held)
         assign(strategy, self._drawn, held if self._period is None else step - step % self._period)
-        return self._log.inject(strategy)
+        at = tf.convert_to_tensor(self._step)
+        magnitudes = [noise.magnitude_at(at) for noise, _ in self.noises]
+        return self._log.inject(strategy, is_active(*magnitudes))
 
     def _noisy(self, clean: list[Tensor], replica: int) -> list[Tensor]:
         """The noisy values: a function of the clean ones and of what the state variables hold."""

@@ -54,13 +54,21 @@ def perturb(
             key = sampling.make_key(seed, step)
             return _apply(noise, targets, clean, key, magnitudes, replica)
 
-        # Where the magnitude is a constant, there is no branch in the graph.
-        known = tf.get_static_value(magnitude)
-        if known is not None:
-            return noisy() if np.any(known) else list(clean)
-        return tf.cond(tf.reduce_any(magnitudes != 0.0), noisy, lambda: list(clean))  # type: ignore[no-any-return]
+        active = is_active(magnitude)
+        if isinstance(active, bool):
+            return noisy() if active else list(clean)
+        return tf.cond(active, noisy, lambda: list(clean))  # type: ignore[no-any-return]
 
     return tf.grad_pass_through(perturbed)(*values)  # type: ignore[no-any-return]
+
+
+def is_active(*magnitudes: Tensor) -> bool | Tensor:
+    """Whether noise of any of these magnitudes does something: a bool where that is known by now."""
+    known = [tf.get_static_value(magnitude) for magnitude in magnitudes]
+    certain = any(np.any(value) for value in known if value is not None)
+    if certain or all(value is not None for value in known):
+        return certain
+    return tf.reduce_any([tf.reduce_any(magnitude != 0.0) for magnitude in magnitudes])
 
 
 def _apply(

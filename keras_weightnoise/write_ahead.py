@@ -41,8 +41,16 @@ class WriteAheadLog:
         self._clean = [state(tf.zeros(v.shape, v.dtype)) for v in variables]
         self._dirty = state(tf.zeros([len(variables)], tf.bool))
 
-    def inject(self, strategy: Any) -> "Run":
-        """Makes the ops that begin a step: copy, mark, inject."""
+    def inject(self, strategy: Any, active: bool | Tensor) -> "Run":
+        """Makes the ops that begin a step: copy, mark, inject. None of it unless `active`."""
+        if isinstance(active, bool):
+            noisy = self._inject(strategy) if active else self._now(strategy)
+        else:
+            noisy = tf.cond(active, lambda: self._inject(strategy), lambda: self._now(strategy))
+        uses = [] if tf.executing_eagerly() else [_Uses(strategy, v.value) for v in self._variables]
+        return Run(noisy, uses, active)
+
+    def _inject(self, strategy: Any) -> list[list[Tensor]]:
         variables = [v.value for v in self._variables]
         copies = [
             assign(strategy, clean, lambda r, v=v: _local(strategy, v)[r])
@@ -50,22 +58,30 @@ class WriteAheadLog:
         ]
         with tf.control_dependencies(made(copies)):
             mark = assign(strategy, self._dirty, tf.ones([len(variables)], tf.bool))
-        replicas = len(_local(strategy, self._dirty)) if self._own_noise else 1
         values = [tf.convert_to_tensor(clean) for clean in self._clean]
-        noisy = [self._make_noisy(values, replica) for replica in range(replicas)]
+        noisy = [self._make_noisy(values, replica) for replica in self._replicas(strategy)]
         with tf.control_dependencies(made([mark])):
             for i, v in enumerate(variables):
                 assign(strategy, v, lambda r, i=i: noisy[r if self._own_noise else 0][i])
-        return Run(noisy, [] if tf.executing_eagerly() else [_Uses(strategy, v) for v in variables])
+        return noisy
+
+    def _now(self, strategy: Any) -> list[list[Tensor]]:
+        """What the variables hold, in the form of what `_inject` puts there."""
+        values = [_local(strategy, v.value) for v in self._variables]
+        return [[tf.convert_to_tensor(v[r]) for v in values] for r in self._replicas(strategy)]
+
+    def _replicas(self, strategy: Any) -> range:
+        """The numbers of the replicas that have noisy values of their own."""
+        return range(len(_local(strategy, self._dirty)) if self._own_noise else 1)
 
     def restore(self, run: "Run", indices: Iterable[int]) -> Tensor | None:
         """Makes the ops that put clean values back. Returns what an update of them has to wait for."""
         indices = [i for i in indices if run.states[i] is not _State.CLEAN]
-        if not indices:
+        if not indices or run.active is False:
             return None
 
         def restore(strategy: Any) -> Tensor:
-            restored = [self._restore_one(strategy, run, i) for i in indices]
+            restored = self._restore(strategy, run, indices)
             others = np.ones(len(self._variables), bool)
             others[indices] = False
             with tf.control_dependencies(made(restored)):
@@ -107,54 +123,69 @@ class WriteAheadLog:
                     resource=v.handle, value=tf.zeros(shape, v.dtype), validate_shape=False
                 )
 
-    def _restore_one(self, strategy: Any, run: "Run", i: int) -> Any:
+    def _restore(self, strategy: Any, run: "Run", indices: Sequence[int]) -> list[Any]:
+        """Makes the ops that put these clean values back, whatever became of the noisy ones."""
+        if tf.executing_eagerly() or run.graph is not current_graph():
+            return [self._settle_if_marked(strategy, run, i) for i in indices]
+        settled, untouched = [], []
+        for i in indices:
+            uses = _Uses(strategy, self._variables[i].value)
+            if uses.total == run.uses[i].total:
+                run.unread.add(i)
+            written = uses.writes[len(run.uses[i].writes) :]
+            if written or run.states[i] is not _State.NOISY:
+                run.written[i] = written
+                settled.append(self._settle_if_marked(strategy, run, i))
+            else:
+                untouched.append(i)
+
+        def reset() -> Tensor:
+            ops = [self._reset(strategy, i) for i in untouched]
+            with tf.control_dependencies(made(ops)):
+                return tf.constant(True)
+
+        if untouched and run.active is True:
+            settled.append(reset())
+        elif untouched:
+            settled.append(tf.cond(run.active, reset, lambda: tf.constant(False)))
+        return settled
+
+    def _reset(self, strategy: Any, i: int) -> Any:
+        clean = self._clean[i]
+        return assign(strategy, self._variables[i].value, lambda r: _local(strategy, clean)[r])
+
+    def _settle_if_marked(self, strategy: Any, run: "Run", i: int) -> Any:
         variable, clean = self._variables[i].value, self._clean[i]
 
-        def reset() -> Any:
-            return assign(strategy, variable, lambda r: _local(strategy, clean)[r])
+        def settled_value(r: int) -> Tensor:
+            return _settled(
+                _local(strategy, variable)[r],
+                _local(strategy, clean)[r],
+                run.noisy[r if self._own_noise else 0][i],
+            )
 
-        def settle() -> Any:
-            def settled(r: int) -> Tensor:
-                return _settled(
-                    _local(strategy, variable)[r],
-                    _local(strategy, clean)[r],
-                    run.noisy[r if self._own_noise else 0][i],
-                )
+        def settle() -> Tensor:
+            with tf.control_dependencies(made([assign(strategy, variable, settled_value)])):
+                return tf.constant(True)
 
-            return assign(strategy, variable, settled)
-
-        def settle_if_marked() -> Any:
-            def settled() -> Tensor:
-                with tf.control_dependencies(made([settle()])):
-                    return tf.constant(True)
-
-            marked = tf.convert_to_tensor(self._dirty)[i]
-            return tf.cond(marked, settled, lambda: tf.constant(False))
-
-        if tf.executing_eagerly() or run.graph is not current_graph():
-            return settle_if_marked()
-        uses = _Uses(strategy, variable)
-        if uses.total == run.uses[i].total:
-            run.unread.add(i)
-        written = uses.writes[len(run.uses[i].writes) :]
-        if not written and run.states[i] is _State.NOISY:
-            return reset()
-        run.written[i] = written
-        return settle_if_marked()
+        marked = tf.convert_to_tensor(self._dirty)[i]
+        return tf.cond(marked, settle, lambda: tf.constant(False))
 
 
 class Run:
     """What is known of one run of the step while its ops are made.
 
     Attributes:
+        active: Whether there is noise in it: a bool, or a tensor where only the running graph knows.
         written: By number, the ops that may have written to a variable while it held noise.
         unread: Numbers of the variables that were restored before anything had read them.
     """
 
-    def __init__(self, noisy: list[list[Tensor]], uses: "list[_Uses]") -> None:
+    def __init__(self, noisy: list[list[Tensor]], uses: "list[_Uses]", active: Any) -> None:
         self.graph = current_graph()
         self.noisy = noisy
         self.uses = uses
+        self.active = active
         self.states = [_State.NOISY] * len(noisy[0])
         self.unread: set[int] = set()
         self.written: dict[int, list[Any]] = {}
