@@ -11,7 +11,16 @@ if keras.config.backend() != "tensorflow":
 
 from keras_weightnoise import noises, schedules
 from keras_weightnoise.callback import WeightNoiseCallback
+from keras_weightnoise.perturb import perturb_weights, perturbed_weights
 from keras_weightnoise.substitution import noisy_call
 from keras_weightnoise.wrapper import GaussianWeightNoise
 
-__all__ = ["GaussianWeightNoise", "WeightNoiseCallback", "noises", "noisy_call", "schedules"]
+__all__ = [
+    "GaussianWeightNoise",
+    "WeightNoiseCallback",
+    "noises",
+    "noisy_call",
+    "perturb_weights",
+    "perturbed_weights",
+    "schedules",
+]

@@ -8,6 +8,7 @@ from keras_weightnoise.noises import Noise
 from keras_weightnoise.selection import Layer, Selector, Target
 
 Rule = tuple[Selector | None, Noise]
+Assigned = tuple[Noise, list[Target]]
 
 
 def get_rules(noise: Any) -> list[Rule]:
@@ -59,7 +60,9 @@ def assign(
     rules: Sequence[Rule],
     variables: Selector | None = None,
     exclude: Selector | None = None,
-) -> list[tuple[Noise, list[Target]]]:
+    *,
+    frozen: bool = False,
+) -> list[Assigned]:
     """Finds the variables of each noise: for each variable, the first rule that matches it.
 
     Args:
@@ -67,6 +70,7 @@ def assign(
         rules: What `get_rules` returns.
         variables: A selector of the variables to perturb: see `selection.select`.
         exclude: A selector of those to leave out.
+        frozen: Whether frozen weights are eligible. Defaults to `False`.
 
     Returns:
         A list of pairs `(noise, targets)`, one for each rule. No variable is in two of them;
@@ -75,7 +79,7 @@ def assign(
     Raises:
         ValueError: If a selector matches nothing, or nothing that earlier rules have left.
     """
-    left = selection.select(root, variables, exclude)
+    left = selection.select(root, variables, exclude, frozen=frozen)
     chosen = [target.variable for target in left]
     assigned = []
     for selector, noise in rules:

@@ -15,6 +15,7 @@ from keras_weightnoise.assignment import assign, get_rules
 from keras_weightnoise.noises import Magnitude, Noise
 from keras_weightnoise.noisy_step import NoisyStep
 from keras_weightnoise.perturbation import root_mean_squares, warn_below_resolution
+from keras_weightnoise.schedules import Ramp
 from keras_weightnoise.selection import Selector
 from keras_weightnoise.substitution import build
 
@@ -202,7 +203,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if step is None or not step.serves(*settings):
             step = self._kept = NoisyStep(*settings)
             for noise, targets in assigned:
-                warn_below_resolution(noise, targets, noise.magnitude_at(step.now()))
+                warn_below_resolution(noise, targets, _largest_magnitude(noise, step.now()))
         step.begin(self._fit_seed)
         if not self._told:
             self._told = True
@@ -245,6 +246,13 @@ def _build(model: Any, element_spec: Any) -> None:
             f"Model {model.name!r} cannot be built from its data alone. Expected a built model. Build it, "
             f"or call it once on a batch, before `fit`. Received: data of {inputs}"
         ) from error
+
+
+def _largest_magnitude(noise: Noise, now: Any) -> Any:
+    """The magnitude now, or at the end of its ramp: other schedules fall, or none can tell."""
+    ramps = [each.magnitude for each in noise.members if isinstance(each.magnitude, Ramp)]
+    steps = [now, *(ramp.start_step + ramp.ramp_steps for ramp in ramps)]
+    return tf.reduce_max([noise.magnitude_at(step) for step in steps], 0)
 
 
 def _check_frequency(frequency: Any) -> Any:

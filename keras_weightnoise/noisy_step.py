@@ -15,12 +15,12 @@ from typing import Any
 import tensorflow as tf
 
 from keras_weightnoise import sampling, selection
+from keras_weightnoise.assignment import Assigned
 from keras_weightnoise.graphs import in_nested_function
 from keras_weightnoise.interception import intercepting, listening
-from keras_weightnoise.noises import Noise, name_magnitudes
-from keras_weightnoise.perturbation import is_active, perturb
+from keras_weightnoise.noises import name_magnitudes
+from keras_weightnoise.perturbation import is_active, perturb_assigned
 from keras_weightnoise.sampling import Tensor
-from keras_weightnoise.selection import Target
 from keras_weightnoise.write_ahead import Run, WriteAheadLog, assign, called_with, merge_call, state
 
 
@@ -38,7 +38,7 @@ class NoisyStep:
     def __init__(
         self,
         model: Any,
-        noises: Sequence[tuple[Noise, list[Target]]],
+        noises: Sequence[Assigned],
         period: int | None,
         one_at_a_time: bool,
         per_replica: bool,
@@ -72,14 +72,14 @@ class NoisyStep:
     def serves(
         self,
         model: Any,
-        noises: Sequence[tuple[Noise, list[Target]]],
+        noises: Sequence[Assigned],
         period: int | None,
         one_at_a_time: bool,
         per_replica: bool,
     ) -> bool:
         """Whether one made now, with these arguments, would be the same."""
 
-        def variables(noises: Sequence[tuple[Noise, list[Target]]]) -> list[list[int]]:
+        def variables(noises: Sequence[Assigned]) -> list[list[int]]:
             return [[id(target.variable) for target in targets] for _, targets in noises]
 
         return (
@@ -212,34 +212,30 @@ class NoisyStep:
     def _noisy(self, clean: list[Tensor], replica: int) -> list[Tensor]:
         """The noisy values: a function of the clean ones and of what the state variables hold."""
         if not self._one_at_a_time:
-            return self._perturb(clean, 0, len(clean), replica)
+            return self._perturb(self.noises, clean, replica)
+        single = [(noise, [target]) for noise, targets in self.noises for target in targets]
         chosen = sampling.choose(sampling.make_key(self._seed, self._drawn), len(clean))
         return [
             tf.cond(
                 chosen == i,
-                lambda i=i: self._perturb(clean, i, i + 1, replica)[0],
+                lambda each=each, value=value: self._perturb([each], [value], replica)[0],
                 lambda value=value: value,
             )
-            for i, value in enumerate(clean)
+            for i, (each, value) in enumerate(zip(single, clean, strict=True))
         ]
 
-    def _perturb(self, clean: list[Tensor], first: int, last: int, replica: int) -> list[Tensor]:
-        """Those from `first` up to `last`, under noise."""
-        results: list[Tensor] = []
-        begin = 0
-        for noise, targets in self.noises:
-            here = slice(max(first - begin, 0), max(last - begin, 0))
-            results += perturb(
-                noise,
-                targets[here],
-                clean[begin : begin + len(targets)][here],
-                seed=tf.convert_to_tensor(self._seed),
-                step=tf.convert_to_tensor(self._drawn),
-                magnitude=noise.magnitude_at(tf.convert_to_tensor(self._step)),
-                replica=replica,
-            )
-            begin += len(targets)
-        return results
+    def _perturb(
+        self, noises: Sequence[Assigned], clean: list[Tensor], replica: int
+    ) -> list[Tensor]:
+        at = tf.convert_to_tensor(self._step)
+        return perturb_assigned(
+            noises,
+            clean,
+            seed=tf.convert_to_tensor(self._seed),
+            step=tf.convert_to_tensor(self._drawn),
+            magnitudes=[noise.magnitude_at(at) for noise, _ in noises],
+            replica=replica,
+        )
 
     def _restore(self, run: Run, optimizer: Any, updated: list[Any] | None) -> Tensor | None:
         """Before an optimizer is applied: puts clean values into what it is about to update."""

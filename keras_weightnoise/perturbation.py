@@ -62,6 +62,34 @@ def perturb(
     return tf.grad_pass_through(perturbed)(*values)  # type: ignore[no-any-return]
 
 
+def perturb_assigned(
+    assigned: Sequence[tuple[Noise, Sequence[Target]]],
+    values: Sequence[Tensor],
+    *,
+    seed: Tensor,
+    step: Tensor,
+    magnitudes: Sequence[Tensor],
+    replica: int = 0,
+) -> list[Tensor]:
+    """Perturbs the variables of several noises, each as `perturb` does.
+
+    Args:
+        assigned: Pairs of a noise and its targets, as `assignment.assign` returns.
+        values: The clean values of all targets, in that order.
+        seed: See `perturb`.
+        step: See `perturb`.
+        magnitudes: For each noise, what its `magnitude_at` returns.
+        replica: See `perturb`.
+    """
+    results: list[Tensor] = []
+    for (noise, targets), magnitude in zip(assigned, magnitudes, strict=True):
+        clean = values[len(results) : len(results) + len(targets)]
+        results += perturb(
+            noise, targets, clean, seed=seed, step=step, magnitude=magnitude, replica=replica
+        )
+    return results
+
+
 def is_active(*magnitudes: Tensor) -> bool | Tensor:
     """Whether noise of any of these magnitudes does something: a bool where that is known by now."""
     known = [tf.get_static_value(magnitude) for magnitude in magnitudes]
@@ -69,6 +97,12 @@ def is_active(*magnitudes: Tensor) -> bool | Tensor:
     if certain or all(value is not None for value in known):
         return certain
     return tf.reduce_any([tf.reduce_any(magnitude != 0.0) for magnitude in magnitudes])
+
+
+def same_bits(a: Tensor, b: Tensor) -> Tensor:
+    """Whether two tensors of one dtype are the same bit for bit. NaN is like NaN, 0 unlike -0."""
+    bits = {1: tf.int8, 2: tf.int16, 4: tf.int32, 8: tf.int64}[a.dtype.size]
+    return tf.reduce_all(tf.equal(tf.bitcast(a, bits), tf.bitcast(b, bits)))
 
 
 def _apply(

@@ -15,7 +15,9 @@ from keras_weightnoise.noises.checks import check_magnitude, is_schedule
 from keras_weightnoise.sampling import Tensor
 
 
-class _Ramp(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+class Ramp(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+    """Base class of the ramps: `start` until `start_step`, `end` from `ramp_steps` later."""
+
     def __init__(
         self, start: float, end: float, start_step: int, ramp_steps: int, name: str | None = None
     ) -> None:
@@ -75,7 +77,7 @@ class _Ramp(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[mi
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
-class LinearRamp(_Ramp):
+class LinearRamp(Ramp):
     """Waits, then changes linearly: `start + (end - start) * t`.
 
     `t = (step - start_step) / ramp_steps`, held at 0 before `start_step` and at 1 after
@@ -108,7 +110,7 @@ class LinearRamp(_Ramp):
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
-class CosineRamp(_Ramp):
+class CosineRamp(Ramp):
     """Waits, then changes along half a cosine: `start + (end - start) * (1 - cos(pi * t)) / 2`.
 
     `t = (step - start_step) / ramp_steps`, held at 0 before `start_step` and at 1 after

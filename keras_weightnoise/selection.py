@@ -33,14 +33,21 @@ class Target:
 
 
 def select(
-    root: Layer, variables: Selector | None = None, exclude: Selector | None = None
+    root: Layer,
+    variables: Selector | None = None,
+    exclude: Selector | None = None,
+    *,
+    frozen: bool = False,
 ) -> list[Target]:
-    """Resolves selectors to the trainable float variables of a model or layer.
+    """Resolves selectors to float variables of a model or layer.
 
     Args:
         root: A built model or layer.
         variables: A selector (see `check_selector`), or `None` for all of them.
         exclude: A selector of those to leave out.
+        frozen: Whether weights that are frozen are eligible beside the trainable ones. What a layer
+            keeps track of itself, as BatchNormalization its moving statistics, never is.
+            Defaults to `False`.
 
     Returns:
         A list of `Target`, each variable once, in the order of `root.variables`.
@@ -49,9 +56,10 @@ def select(
         ValueError: If a selector matches nothing, or nothing remains.
     """
     owners = _owners(root)
-    trainable = {id(v) for v in root.trainable_variables}
+    learned = _learned(root) if frozen else root.trainable_variables
+    eligible = {id(v) for v in learned if is_float(v)}
     everything = list(root.variables)
-    candidates = [v for v in everything if id(v) in trainable and is_float(v)]
+    candidates = [v for v in everything if id(v) in eligible]
     chosen = matching(root, candidates, "variables", variables)
     # `exclude` may name what is not eligible anyway; only what is not there at all is a mistake.
     left_out = set() if exclude is None else matching(root, everything, "exclude", exclude)
@@ -64,8 +72,8 @@ def select(
     if not targets:
         raise ValueError(
             f"No variable of {root.name!r} is left to perturb. Expected `variables` and `exclude` to "
-            "leave at least one trainable float variable. "
-            f"Received: variables={variables}, exclude={exclude}.{_listing(everything, trainable)}"
+            f"leave at least one {'' if frozen else 'trainable '}float variable. "
+            f"Received: variables={variables}, exclude={exclude}.{_listing(everything, candidates)}"
         )
     return targets
 
@@ -101,6 +109,19 @@ def check_selector(name: str, selector: object) -> None:
             "function of a variable, or a list of these. "
             f"Received: {name}={selector} (of type {type(selector).__name__})"
         )
+
+
+def serialize(name: str, selector: Selector | None) -> Any:
+    """A selector in the form of a config, for `keras.saving.deserialize_keras_object` to read."""
+    if isinstance(selector, list | tuple):
+        return [serialize(name, each) for each in selector]
+    if isinstance(selector, keras.Layer | type):
+        raise ValueError(
+            "What selects by a layer or a class of layers cannot be saved or cloned: Keras has no way to "
+            "write that down. Expected a regular expression of the variables' paths, or a function "
+            f"registered with Keras. Received: {name}={selector}"
+        )
+    return keras.saving.serialize_keras_object(selector)
 
 
 def sublayers(root: Layer) -> Iterator[Layer]:
@@ -196,22 +217,25 @@ def matching(
     else:
         found = {id(v) for v in candidates if selector(v)}  # type: ignore[operator]
     if not found:
-        trainable = {id(v) for v in root.trainable_variables}
         raise ValueError(
-            f"`{name}` matches no trainable float variable of {root.name!r}. "
-            f"Received: {name}={selector!r}.{_listing(root.variables, trainable)}"
+            f"`{name}` matches no eligible variable of {root.name!r}. "
+            f"Received: {name}={selector!r}.{_listing(root.variables, candidates)}"
         )
     return found
 
 
-def _listing(everything: Sequence[Variable], trainable: set[int]) -> str:
+def _listing(everything: Sequence[Variable], eligible: Sequence[Variable]) -> str:
     if not everything:
         return " It has no variables."
-    lines = (
-        f"  {v.path}{'' if id(v) in trainable and is_float(v) else '  (not eligible)'}"
-        for v in everything
-    )
+    ids = {id(v) for v in eligible}
+    lines = (f"  {v.path}{'' if id(v) in ids else '  (not eligible)'}" for v in everything)
     return " Its variables are:\n" + "\n".join(lines)
+
+
+def _learned(root: Layer) -> list[Variable]:
+    """The variables that are trainable, or would be if nothing were frozen."""
+    # What a frozen layer would train has no public name (Keras 3.5 to 3.15).
+    return [v for layer in sublayers(root) for v in layer._trainable_variables]
 
 
 def _owners(root: Layer) -> dict[int, Layer]:

@@ -10,25 +10,28 @@ Some reads do not go through the scope, or outlive it. They are found, and are e
 """
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_weightnoise import noises, perturbation, selection
+from keras_weightnoise.assignment import Assigned, assign, get_rules
 from keras_weightnoise.noises import Noise
 from keras_weightnoise.noisy_reads import NoisyReads, stored_values
 from keras_weightnoise.sampling import Tensor
-from keras_weightnoise.selection import Layer, Target
+from keras_weightnoise.selection import Layer, Selector, Target
 
 
 def noisy_call(
     layer_or_model: Layer,
-    noise: Noise | noises.Magnitude,
+    noise: Noise | noises.Magnitude | Mapping[Any, Any] | Sequence[Any],
     *args: Any,
     seed: int | Tensor,
     step: int | Tensor,
+    variables: Selector | None = None,
+    exclude: Selector | None = None,
     **kwargs: Any,
 ) -> Any:
     """Calls a layer or model once with noise on its weights: `f(x; w + n(seed, step))`.
@@ -46,20 +49,26 @@ def noisy_call(
     Args:
         layer_or_model: A `keras.Layer` or `keras.Model` whose variables exist.
         noise: One of `keras_weightnoise.noises`, or a standard deviation or schedule of it, which means
-            `noises.Gaussian(stddev=noise)`. A schedule is evaluated at `step`.
+            `noises.Gaussian(stddev=noise)`. A schedule is evaluated at `step`. Or a mapping from
+            selectors to such, or a list of pairs, as `WeightNoiseCallback` takes.
         *args: Positional arguments of the call.
         seed: Scalar integer (a Python int, tensor or variable), modulo 2^32.
         step: Scalar integer (a Python int, tensor or variable), modulo 2^32.
+        variables: Which variables: `"kernels"` (rank 2 and above), a regular expression searched in
+            `variable.path`, a layer, a layer class, a function of a variable that returns a bool, or a
+            list of these. `None`: every trainable float variable. Defaults to `None`.
+        exclude: Which of these not, in the same terms. Defaults to `None`.
         **kwargs: Keyword arguments of the call.
 
     Returns:
         What the call returns.
 
     Raises:
-        ValueError: If there are no trainable float variables; if a layer assigns one of them in its
-            call (as `keras.layers.SpectralNormalization` does); if noise would not reach one, or would
-            outlive the call: reads in a `tf.function` that the call runs, in `keras.remat`, or in
-            anything that reads without Keras. The message names the layer and the variable.
+        ValueError: If there are no trainable float variables, or a selector matches none; if a layer
+            assigns one of them in its call (as `keras.layers.SpectralNormalization` does); if noise
+            would not reach one, or would outlive the call: reads in a `tf.function` that the call runs,
+            in `keras.remat`, or in anything that reads without Keras. The message names the layer and
+            the variable.
         TypeError: If `noise`, `seed` or `step` is of another type.
 
     Example:
@@ -91,17 +100,18 @@ def noisy_call(
             "Invalid `layer_or_model`. Expected a `keras.Layer` or a `keras.Model`. "
             f"Received: layer_or_model={layer_or_model} (of type {type(layer_or_model).__name__})"
         )
-    noise = noises.get(noise)
+    rules = get_rules(noise)
+    selection.check_selector("variables", variables)
+    selection.check_selector("exclude", exclude)
     seed, step = _integer("seed", seed), _integer("step", step)
     build(layer_or_model, args, kwargs)
-    targets = selection.select(layer_or_model)
-    return call_under_noise(layer_or_model, noise, targets, args, kwargs, seed=seed, step=step)
+    assigned = assign(layer_or_model, rules, variables, exclude)
+    return call_under_noise(layer_or_model, assigned, args, kwargs, seed=seed, step=step)
 
 
 def call_under_noise(
     layer: Layer,
-    noise: Noise,
-    targets: Sequence[Target],
+    assigned: Sequence[Assigned],
     args: Sequence[Any],
     kwargs: dict[str, Any],
     *,
@@ -109,13 +119,13 @@ def call_under_noise(
     step: Tensor,
 ) -> Any:
     """Calls `layer(*args, **kwargs)` with each target read under noise: see `substituted_call`."""
-    values = perturbation.perturb(
-        noise,
-        targets,
+    targets = [target for _, targets in assigned for target in targets]
+    values = perturbation.perturb_assigned(
+        assigned,
         stored_values([target.variable for target in targets]),
         seed=seed,
         step=step,
-        magnitude=noise.magnitude_at(step),
+        magnitudes=[noise.magnitude_at(step) for noise, _ in assigned],
     )
     return substituted_call(layer, targets, values, args, kwargs)
 

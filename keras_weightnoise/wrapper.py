@@ -1,5 +1,6 @@
 """`GaussianWeightNoise`: a layer whose kernels are noisy in training."""
 
+import functools
 import inspect
 import warnings
 from typing import Any
@@ -12,7 +13,7 @@ from keras_weightnoise.estimators import Estimator
 from keras_weightnoise.noises import Scale
 from keras_weightnoise.noisy_reads import is_recording
 from keras_weightnoise.sampling import Tensor
-from keras_weightnoise.selection import Layer, Target
+from keras_weightnoise.selection import Layer, Selector, Target
 from keras_weightnoise.signatures import signed, with_training
 
 
@@ -28,8 +29,9 @@ class GaussianWeightNoise(keras.layers.Wrapper):  # type: ignore[misc]  # Keras 
     evaluated models are clean.
 
     What is perturbed: every trainable float variable of rank 2 or more in the wrapped layer and in the
-    layers inside it, at any depth. Not perturbed are biases, BatchNormalization's parameters and
-    statistics, frozen weights, and the integer kernels of quantized layers. After `enable_lora` the
+    layers inside it, at any depth, or what `variables` selects. That leaves out biases and
+    BatchNormalization's parameters. Never perturbed are BatchNormalization's statistics, frozen weights,
+    and the integer kernels of quantized layers. After `enable_lora` the
     noise is on the trainable factors. Where nothing is left to perturb (the layer was frozen or
     quantized after it was built), calls are those of the plain layer, with one warning.
 
@@ -59,6 +61,11 @@ class GaussianWeightNoise(keras.layers.Wrapper):  # type: ignore[misc]  # Keras 
         relative_to: The scale: `None`, `"std"`, `"rms"`, `"max"`, `"range"`, `"channel_max"`,
             `"filter_norm"` or `"weight"`. See `noises.Gaussian`. Defaults to `None`.
         estimator: `"shared"`, `"flipout"` or `"local_reparameterization"`. Defaults to `"shared"`.
+        variables: Which variables of the wrapped layer: `"kernels"` (rank 2 and above), a regular
+            expression searched in `variable.path`, a layer, a layer class, a function of a variable
+            that returns a bool, or a list of these. `None`: every trainable float variable. With a
+            layer or a class the wrapper cannot be saved or cloned. Defaults to `"kernels"`.
+        exclude: Which of these not, in the same terms. Defaults to `None`.
         seed: Int in [0, 2^32), or `None` for one drawn from what `keras.utils.set_random_seed` seeds.
             Defaults to `None`.
         **kwargs: Keyword arguments of `keras.Layer`, such as `name`. `dtype` is by default the wrapped
@@ -68,7 +75,8 @@ class GaussianWeightNoise(keras.layers.Wrapper):  # type: ignore[misc]  # Keras 
         Those of the wrapped layer, and `training`.
 
     Raises:
-        ValueError: If `layer` is no layer, or has no kernels (as soon as its variables exist); if
+        ValueError: If `layer` is no layer; if `variables` and `exclude` leave nothing of it (as soon as
+            its variables exist), or are given together with another estimator than `"shared"`; if
             `stddev` is negative or not finite; if `relative_to` or `estimator` is not one of these; if
             `estimator` does not apply to the layer or to its inputs. In a call: if a layer assigns its
             kernel itself (as `keras.layers.SpectralNormalization` does), or reads it where noise would
@@ -101,6 +109,8 @@ class GaussianWeightNoise(keras.layers.Wrapper):  # type: ignore[misc]  # Keras 
         *,
         relative_to: Scale | None = None,
         estimator: Estimator = "shared",
+        variables: Selector | None = "kernels",
+        exclude: Selector | None = None,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -120,6 +130,14 @@ class GaussianWeightNoise(keras.layers.Wrapper):  # type: ignore[misc]  # Keras 
             )
         noises.Gaussian(stddev, relative_to)  # Checks both.
         estimators.check_estimator(estimator, layer)
+        selection.check_selector("variables", variables)
+        selection.check_selector("exclude", exclude)
+        if estimator != "shared" and (variables != "kernels" or exclude is not None):
+            raise ValueError(
+                f"The estimator {estimator!r} is for the kernel, and only that. Expected "
+                "`variables='kernels'` and no `exclude`, or `estimator='shared'`. "
+                f"Received: variables={variables}, exclude={exclude}"
+            )
         sampling.check_seed(seed)
         # Keras takes from these signatures which shapes, masks and tensors a layer wants, and whether
         # it may call it with `training`. It reads the first in its own constructor.
@@ -134,13 +152,15 @@ class GaussianWeightNoise(keras.layers.Wrapper):  # type: ignore[misc]  # Keras 
         self.stddev = float(stddev)
         self.relative_to = relative_to
         self.estimator = estimator
+        # In this form Keras does not take a selected layer for one more layer of this one.
+        self._select = functools.partial(selection.select, variables=variables, exclude=exclude)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self._passes_training = "training" in signature.parameters
         self._warned = False
-        self._had_kernels = False
+        self._had_targets = False
         if layer.built:
-            self._check_kernels()
+            self._check_targets()
 
     @property
     def supports_masking(self) -> bool:
@@ -165,7 +185,7 @@ class GaussianWeightNoise(keras.layers.Wrapper):  # type: ignore[misc]  # Keras 
         if not self.layer.built and not substitution.built_by_calling(self.layer):
             self.layer.build(*args, **kwargs)
         if self.layer.built:
-            self._check_kernels()
+            self._check_targets()
 
     def call(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
         """Calls the wrapped layer, under noise if `training`."""
@@ -180,7 +200,7 @@ class GaussianWeightNoise(keras.layers.Wrapper):  # type: ignore[misc]  # Keras 
                 self.estimator, self.layer, targets, noise, args, kwargs, seed=seed, step=step
             )
         return substitution.call_under_noise(
-            self.layer, noise, targets, args, kwargs, seed=seed, step=step
+            self.layer, [(noise, targets)], args, kwargs, seed=seed, step=step
         )
 
     def compute_output_spec(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
@@ -207,8 +227,25 @@ class GaussianWeightNoise(keras.layers.Wrapper):  # type: ignore[misc]  # Keras 
             "stddev": self.stddev,
             "relative_to": self.relative_to,
             "estimator": self.estimator,
+            **{
+                name: selection.serialize(name, each)
+                for name, each in self._select.keywords.items()
+            },
             "seed": self.seed,
         }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "GaussianWeightNoise":
+        """The inverse of `get_config`."""
+        selectors: dict[str, Any] = {
+            name: keras.saving.deserialize_keras_object(config[name], custom_objects)
+            for name in ("variables", "exclude")
+            if name in config
+        }
+        layer: GaussianWeightNoise = super().from_config({**config, **selectors}, custom_objects)
+        return layer
 
     def _arguments(self, training: bool | None, kwargs: dict[str, Any]) -> dict[str, Any]:
         # Passed only if there is something to pass: `None` would hide what an outer layer was given.
@@ -225,47 +262,40 @@ class GaussianWeightNoise(keras.layers.Wrapper):  # type: ignore[misc]  # Keras 
                 "taken. Do not rematerialize this layer."
             )
         substitution.build(self.layer, args, kwargs)
-        targets = _kernels(self.layer) if self.trainable else []
+        if not self._had_targets:
+            self._check_targets()
+        try:
+            targets = self._select(self.layer) if self.trainable else []
+        except ValueError:  # What there was is frozen or quantized now.
+            targets = []
         quantized = [v.path for v in _quantized_kernels(self.layer)]
-        if not self._had_kernels:
-            self._check_kernels()
         if not self._warned and (quantized or not targets):
             self._warned = True
-            what = (
-                f"the quantized kernels {quantized}" if quantized else "any kernel: all are frozen"
-            )
+            what = f"the quantized kernels {quantized}" if quantized else "anything: all is frozen"
             warnings.warn(
                 f"The layer {self.name!r} does not perturb {what}. Weight noise is for trainable "
-                "floating-point kernels.",
+                "floating-point weights.",
                 stacklevel=2,
             )
         return targets
 
-    def _check_kernels(self) -> None:
-        """Raises if the wrapped layer, which is built, has no kernels and never had."""
-        kernels = (
-            _kernels(self.layer) or _quantized_kernels(self.layer) or _frozen_kernels(self.layer)
-        )
-        if not kernels:
-            raise ValueError(
-                f"`GaussianWeightNoise` has nothing to perturb in the layer {self.layer.name!r}. "
-                "Expected a layer with kernels (trainable float variables of rank 2 or more). Received: "
-                f"layer={self.layer}, with variables {[v.path for v in self.layer.variables]}"
-            )
-        self._had_kernels = True
+    def _check_targets(self) -> None:
+        """Raises if the wrapped layer, which is built, has nothing to perturb and never had."""
+        try:
+            self._select(self.layer, frozen=True)
+        except ValueError as error:
+            if not _quantized_kernels(self.layer):
+                raise ValueError(
+                    "`GaussianWeightNoise` has nothing to perturb in the layer "
+                    f"{self.layer.name!r}. {error}"
+                ) from error
+        self._had_targets = True
 
 
 _BIDIRECTIONAL = (
     "`keras.layers.Bidirectional` cannot make a backward copy of a `GaussianWeightNoise`. Wrap it from "
     "outside: `GaussianWeightNoise(keras.layers.Bidirectional(layer))`."
 )
-
-
-def _kernels(layer: Layer) -> list[Target]:
-    try:
-        return selection.select(layer, "kernels")
-    except ValueError:  # Nothing matches.
-        return []
 
 
 def _quantized_kernels(layer: Layer) -> list[Any]:
@@ -275,14 +305,4 @@ def _quantized_kernels(layer: Layer) -> list[Any]:
         if each.quantization_mode is not None
         for variable in each.variables
         if len(variable.shape) >= 2 and not tf.as_dtype(variable.dtype).is_floating
-    ]
-
-
-def _frozen_kernels(layer: Layer) -> list[Any]:
-    return [
-        variable
-        for each in selection.sublayers(layer)
-        if not each.trainable
-        for variable in each.variables
-        if len(variable.shape) >= 2
     ]

@@ -4,6 +4,7 @@ import copy
 import gc
 import pickle
 import re
+import warnings
 import weakref
 
 import keras
@@ -12,7 +13,7 @@ import pytest
 import tensorflow as tf
 from fits import Weights, X, Y, linear, mean_output, same
 
-from keras_weightnoise import WeightNoiseCallback, noises, perturbation, selection
+from keras_weightnoise import WeightNoiseCallback, noises, perturbation, schedules, selection
 
 LAYERS = keras.layers
 
@@ -906,3 +907,19 @@ def test_a_training_function_without_the_step_is_refused():
     model.compile()
     with pytest.raises(RuntimeError, match="did not call"):
         fit(model, WeightNoiseCallback(0.3))
+
+
+@pytest.mark.parametrize(("end", "lost"), [(1e-4, True), (0.1, False)])
+def test_a_ramp_is_checked_at_its_end_for_what_the_dtype_resolves(end, lost):
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(64, dtype="bfloat16")])
+    model.compile("sgd", "mse")
+    ramp = schedules.LinearRamp(0.0, end, start_step=1, ramp_steps=10)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(
+            np.ones((8, 8)),
+            np.ones((8, 64)),
+            verbose=0,
+            callbacks=[WeightNoiseCallback(ramp, variables="kernels")],
+        )
+    assert any("lost to rounding" in str(w.message) for w in caught) == lost

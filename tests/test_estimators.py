@@ -227,7 +227,7 @@ def test_quantized_layers_are_refused_or_plain(estimator, mode):
 def test_frozen_layers_are_plain(estimator):
     layer, x = wrapped(estimator=estimator)
     layer.layer.trainable = False
-    with pytest.warns(UserWarning, match="does not perturb any kernel"):
+    with pytest.warns(UserWarning, match="does not perturb anything"):
         np.testing.assert_array_equal(layer(x, training=True), layer.layer(x))
 
 

@@ -235,12 +235,40 @@ def test_nothing_matched(name, nothing):
     message = str(info.value)
     assert f"Received: {name}=" in message
     assert re.search(r"\n  head/kernel\n", message)
-    assert re.search(r"\n  frozen/kernel  \(not eligible\)\n", message)
+    if name == "variables":
+        assert re.search(r"\n  frozen/kernel  \(not eligible\)\n", message)
 
 
 def test_frozen_variables_are_not_selected_by_name():
     with pytest.raises(ValueError, match="`variables` matches no"):
         selection.select(network(), "frozen")
+
+
+def test_frozen_weights_where_they_are_eligible():
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            L.Dense(3, name="dense"),
+            L.Dropout(0.5),
+            L.BatchNormalization(name="bn"),
+            L.Normalization(mean=0.0, variance=1.0),
+            L.Normalization(name="adapted"),
+        ]
+    )
+    learned = ["kernel", "bias", "gamma", "beta"]
+
+    def names(**options):
+        return [t.variable.name for t in selection.select(model, **options)]
+
+    assert names(frozen=True) == names() == learned
+    model.get_layer("dense").kernel.trainable = False
+    model.get_layer("bn").trainable = False
+    assert names(frozen=True) == learned
+    assert names() == ["bias"]
+    model.trainable = False
+    assert names(frozen=True) == learned
+    with pytest.raises(ValueError, match="`variables` matches no eligible"):
+        selection.select(model, "moving_mean", frozen=True)
 
 
 def test_everything_excluded():

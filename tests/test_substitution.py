@@ -102,6 +102,45 @@ def test_noise_is_a_function_of_seed_and_step():
         assert np.any(outputs(seed, step) != reference)
 
 
+@pytest.mark.parametrize(
+    ("noise", "selectors", "moved"),
+    [
+        (0.1, {}, {"kernel", "bias"}),
+        (0.1, {"variables": "kernels"}, {"kernel"}),
+        (0.1, {"exclude": ["kernel"]}, {"bias"}),
+        ([("bias", noises.StuckAt(1.0, "zero"))], {}, {"bias"}),
+        ({"kernels": 0.0, None: 0.1}, {}, {"bias"}),
+        ({"kernels": 0.1, None: noises.Rademacher(0.1)}, {"exclude": "bias"}, None),
+    ],
+)
+def test_which_variables_and_different_noise_for_each(noise, selectors, moved):
+    layer = keras.layers.Dense(3, bias_initializer="ones")
+    layer.build((None, 4))
+
+    def call(x):
+        return noisy_call(layer, noise, x, seed=1, step=2, **selectors)
+
+    if moved is None:
+        with pytest.raises(ValueError, match="without variables"):
+            call(X)
+        return
+    bias = call(tf.zeros((1, 4)))
+    kernel = call(tf.eye(4)) - bias
+    assert ("bias" in moved) == bool(np.any(bias != 1.0))
+    assert ("kernel" in moved) == bool(np.any(np.abs(kernel - layer.kernel) > 1e-3))
+    if "StuckAt" in str(noise):
+        np.testing.assert_array_equal(bias, tf.zeros((1, 3)))
+
+
+@pytest.mark.parametrize("name", ["variables", "exclude"])
+def test_selectors_that_match_nothing_or_are_none(name):
+    layer = keras.layers.Dense(3)
+    with pytest.raises(ValueError, match=f"`{name}` matches no"):
+        noisy_call(layer, 0.1, X, seed=1, step=2, **{name: "nowhere"})
+    with pytest.raises(TypeError, match=f"Invalid `{name}`"):
+        noisy_call(layer, 0.1, X, seed=1, step=2, **{name: 3})
+
+
 def test_a_schedule_is_evaluated_at_the_step():
     model = network()
     schedule = keras.optimizers.schedules.PolynomialDecay(0.5, 10, 0.0)

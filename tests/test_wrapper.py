@@ -175,6 +175,50 @@ def test_unfrozen_it_is_noisy_again():
     assert np.any(noise_of(layer))
 
 
+@pytest.mark.parametrize(
+    ("selectors", "moved"),
+    [
+        ({}, {"kernel"}),
+        ({"variables": None}, {"kernel", "bias"}),
+        ({"variables": None, "exclude": "kernel"}, {"bias"}),
+        ({"variables": ["bias", lambda v: v.name == "kernel"]}, {"kernel", "bias"}),
+        ({"variables": layers.Dense, "exclude": "bias"}, {"kernel"}),
+    ],
+)
+def test_which_variables(selectors, moved):
+    layer = GaussianWeightNoise(layers.Dense(3), 0.5, seed=1, **selectors)
+    bias = layer(np.zeros((1, 4)), training=True)
+    assert ("bias" in moved) == bool(np.any(bias != 0.0))
+    layer.layer.bias.assign(np.zeros(3))
+    kernel = layer(np.eye(4), training=True)
+    difference = kernel - layer.layer.kernel
+    assert ("kernel" in moved) == (float(tf.math.reduce_std(difference, 0)[0]) > 1e-3)
+
+
+def test_selected_layers_are_not_tracked_twice():
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Dense(2)])
+    layer = GaussianWeightNoise(inner, 0.5, variables=[inner.layers[1]])
+    layer(X)
+    assert len(layer.variables) == 5  # The seed is the fifth.
+    assert len(layer.trainable_variables) == 4
+    targets = selection.select(layer.layer, inner.layers[1])
+    assert [t.variable.path for t in targets] == [v.path for v in inner.layers[1].variables]
+    outputs = layer(np.zeros((1, 4)), training=True)
+    assert np.any(outputs != 0.0)
+
+
+@pytest.mark.parametrize("name", ["variables", "exclude"])
+def test_selectors_that_match_nothing(name):
+    with pytest.raises(
+        ValueError, match=rf"nothing to perturb in the layer (.|\n)*`{name}` matches"
+    ):
+        GaussianWeightNoise(layers.Dense(3), **{name: "nowhere"}).build((None, 4))
+    with pytest.raises(TypeError, match=f"Invalid `{name}`"):
+        GaussianWeightNoise(layers.Dense(3), **{name: 3})
+    with pytest.raises(ValueError, match=r"'flipout' is for the kernel.*variables="):
+        GaussianWeightNoise(layers.Dense(3), estimator="flipout", **{name: "bias"})
+
+
 def test_frozen_or_quantized_from_the_start_is_no_error():
     frozen = GaussianWeightNoise(layers.Dense(2, trainable=False))
     quantized = GaussianWeightNoise(layers.Dense(2, dtype="int8_from_float32"))
@@ -616,6 +660,29 @@ def test_a_model_with_wrapped_layers_is_quantized():
     with pytest.warns(UserWarning, match="does not perturb the quantized kernels") as caught:
         model(X, training=True)
     assert len(caught) == 2
+
+
+@keras.saving.register_keras_serializable("test_wrapper")
+def is_bias(variable):
+    return variable.name == "bias"
+
+
+def test_selectors_are_saved(tmp_path):
+    layer = GaussianWeightNoise(layers.Dense(2), variables=["ker", is_bias], exclude="bias")
+    model = keras.Sequential([keras.Input((4,)), layer])
+    model.save(tmp_path / "model.keras")
+    config = keras.saving.load_model(tmp_path / "model.keras").layers[0].get_config()
+    for name in ("variables", "exclude"):
+        assert config[name] == layer.get_config()[name]
+    (clone,) = keras.models.clone_model(model).layers
+    np.testing.assert_array_equal(clone(np.zeros((1, 4)), training=True), np.zeros((1, 2)))
+
+
+@pytest.mark.parametrize("selector", [layers.Dense(2), layers.Dense, ["bias", layers.Dense]])
+def test_layers_and_classes_cannot_be_saved(selector):
+    layer = GaussianWeightNoise(layers.Dense(2), variables=selector)
+    with pytest.raises(ValueError, match=r"cannot be saved or cloned.*Received: variables="):
+        layer.get_config()
 
 
 def test_clones_and_copies():
