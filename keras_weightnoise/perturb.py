@@ -223,8 +223,14 @@ class PerturbedWeights:
                 "`with perturbed_weights(...)`."
             )
         self._warn_of_changes()
-        self._noisy = self.draw(self._clean, step, magnitudes)
-        self._assign(self._noisy)
+        noisy = self.draw(self._clean, step, magnitudes)
+        try:
+            self._assign(noisy)
+            self._noisy = noisy
+        except BaseException:
+            self._noisy = self._clean
+            self._assign(self._clean)
+            raise
 
     def keep(self) -> None:
         """Leaves the noise where it is when the `with` ends."""
@@ -247,7 +253,7 @@ class PerturbedWeights:
     def _warn_of_changes(self) -> None:
         now = stored_values(self.variables)
         changed = [
-            v.path
+            selection.path(v)
             for v, a, b in zip(self.variables, now, self._noisy, strict=True)
             if not same_bits(a, b)
         ]

@@ -111,6 +111,12 @@ def check_selector(name: str, selector: object) -> None:
         )
 
 
+def path(variable: Variable) -> str:
+    """A variable's path."""
+    # Before Keras 3.6, a TFSMLayer's variables are TensorFlow's.
+    return str(getattr(variable, "path", variable.name))
+
+
 def serialize(name: str, selector: Selector | None) -> Any:
     """A selector in the form of a config, for `keras.saving.deserialize_keras_object` to read."""
     if isinstance(selector, list | tuple):
@@ -208,7 +214,7 @@ def matching(
     if selector == "kernels":
         found = {id(v) for v in candidates if len(v.shape) >= 2}
     elif isinstance(selector, str):
-        found = {id(v) for v in candidates if re.search(selector, v.path)}
+        found = {id(v) for v in candidates if re.search(selector, path(v))}
     elif isinstance(selector, keras.Layer):
         found = {id(v) for v in candidates} & {id(v) for v in selector.variables}
     elif isinstance(selector, type):
@@ -228,7 +234,7 @@ def _listing(everything: Sequence[Variable], eligible: Sequence[Variable]) -> st
     if not everything:
         return " It has no variables."
     ids = {id(v) for v in eligible}
-    lines = (f"  {v.path}{'' if id(v) in ids else '  (not eligible)'}" for v in everything)
+    lines = (f"  {path(v)}{'' if id(v) in ids else '  (not eligible)'}" for v in everything)
     return " Its variables are:\n" + "\n".join(lines)
 
 

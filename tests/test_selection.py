@@ -251,7 +251,6 @@ def test_frozen_weights_where_they_are_eligible():
             L.Dense(3, name="dense"),
             L.Dropout(0.5),
             L.BatchNormalization(name="bn"),
-            L.Normalization(mean=0.0, variance=1.0),
             L.Normalization(name="adapted"),
         ]
     )
