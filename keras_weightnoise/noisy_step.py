@@ -5,8 +5,6 @@ before an optimizer updates them, and at the end into what is left; roll back on
 """
 
 import contextlib
-import functools
-import inspect
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,9 +15,11 @@ import tensorflow as tf
 from keras_weightnoise import sampling, selection
 from keras_weightnoise.assignment import Assigned
 from keras_weightnoise.graphs import in_nested_function
+from keras_weightnoise.held_draws import HeldDraws
 from keras_weightnoise.interception import intercepting, listening
 from keras_weightnoise.noises import name_magnitudes
-from keras_weightnoise.perturbation import is_active, perturb_assigned
+from keras_weightnoise.perturbation import Draws, is_active, perturb_assigned
+from keras_weightnoise.plain_code import function_names, python_code
 from keras_weightnoise.sampling import Tensor
 from keras_weightnoise.write_ahead import Run, WriteAheadLog, assign, called_with, merge_call, state
 
@@ -51,10 +51,10 @@ class NoisyStep:
         self._period = period
         self._one_at_a_time = one_at_a_time
         self._per_replica = per_replica
-        self._train_step = _python(model.train_step)
+        self._train_step = python_code(model.train_step)
         self._functions = {
-            name: _python(getattr(model, name))
-            for name in _functions(model)
+            name: python_code(getattr(model, name))
+            for name in function_names(model)
             if name != "train_step"
         }
         self._optimizers = selection.optimizers(model)
@@ -67,6 +67,8 @@ class NoisyStep:
             )
             # Steps in which no optimizer ran: updates made by hand.
             self._by_hand = state(tf.zeros((), tf.int64))
+            held = period != 1 and not one_at_a_time
+            self._held_draws = HeldDraws(noises) if held else None
         self._function = self._make_function()
 
     def serves(
@@ -96,6 +98,8 @@ class NoisyStep:
         """Begins a fit."""
         self._log.roll_back()  # Finds something only if an interrupt hit the last roll-back itself.
         self._log.reserve()
+        if self._held_draws:
+            self._held_draws.reserve()
         self._seed.assign(seed)
         self.hold()
 
@@ -104,6 +108,8 @@ class NoisyStep:
         # XLA compiles for the shapes that variables have: it would have to do so again.
         if not self._model.jit_compile:
             self._log.release()
+            if self._held_draws:
+                self._held_draws.release()
 
     def hold(self) -> None:
         """Begins a new draw, where `period` is `None`."""
@@ -168,7 +174,7 @@ class NoisyStep:
         self._log.restore(run, range(len(self.targets)))
         # Steps of an optimizer that the model does not hold are not counted: see `now`.
         if not _ids(applied) & _ids(self._optimizers):
-            merge_call(lambda strategy: assign(strategy, self._by_hand, self._by_hand + 1))
+            merge_call(lambda: assign(self._by_hand, self._by_hand + 1))
         if len(self._model.variables) != variables:
             raise ValueError(
                 f"Model {self._model.name!r} created variables in its first training step, where "
@@ -200,42 +206,47 @@ class NoisyStep:
                 if "Assign" in op.type and any(map(scope.fullmatch, op.name.split("/"))):
                     raise ValueError(selection.self_assigned(target.variable, target.layer))
 
-    def _inject(self, strategy: Any) -> Run:
+    def _inject(self) -> Run:
         step = self.now()
-        assign(strategy, self._step, step)
+        assign(self._step, step)
         held = tf.convert_to_tensor(self._held)
-        assign(strategy, self._drawn, held if self._period is None else step - step % self._period)
+        assign(self._drawn, held if self._period is None else step - step % self._period)
         at = tf.convert_to_tensor(self._step)
         magnitudes = [noise.magnitude_at(at) for noise, _ in self.noises]
-        return self._log.inject(strategy, is_active(*magnitudes))
+        return self._log.inject(is_active(*magnitudes))
 
     def _noisy(self, clean: list[Tensor], replica: int) -> list[Tensor]:
         """The noisy values: a function of the clean ones and of what the state variables hold."""
+        seed, drawn = tf.convert_to_tensor(self._seed), tf.convert_to_tensor(self._drawn)
+        at = tf.convert_to_tensor(self._step)
+
+        def noisy(
+            noises: Sequence[Assigned], clean: list[Tensor], draws: list[Draws] | None
+        ) -> list[Tensor]:
+            magnitudes = [noise.magnitude_at(at) for noise, _ in noises]
+            return perturb_assigned(
+                noises,
+                clean,
+                seed=seed,
+                step=drawn,
+                magnitudes=magnitudes,
+                replica=replica,
+                draws=draws,
+            )
+
         if not self._one_at_a_time:
-            return self._perturb(self.noises, clean, replica)
+            held = self._held_draws.at(seed, drawn, replica) if self._held_draws else None
+            return noisy(self.noises, clean, held)
         single = [(noise, [target]) for noise, targets in self.noises for target in targets]
-        chosen = sampling.choose(sampling.make_key(self._seed, self._drawn), len(clean))
+        chosen = sampling.choose(sampling.make_key(seed, drawn), len(clean))
         return [
             tf.cond(
                 chosen == i,
-                lambda each=each, value=value: self._perturb([each], [value], replica)[0],
+                lambda each=each, value=value: noisy([each], [value], None)[0],
                 lambda value=value: value,
             )
             for i, (each, value) in enumerate(zip(single, clean, strict=True))
         ]
-
-    def _perturb(
-        self, noises: Sequence[Assigned], clean: list[Tensor], replica: int
-    ) -> list[Tensor]:
-        at = tf.convert_to_tensor(self._step)
-        return perturb_assigned(
-            noises,
-            clean,
-            seed=tf.convert_to_tensor(self._seed),
-            step=tf.convert_to_tensor(self._drawn),
-            magnitudes=[noise.magnitude_at(at) for noise, _ in noises],
-            replica=replica,
-        )
 
     def _restore(self, run: Run, optimizer: Any, updated: list[Any] | None) -> Tensor | None:
         """Before an optimizer is applied: puts clean values into what it is about to update."""
@@ -296,33 +307,6 @@ _NESTED = (
 def _counters(optimizer: Any) -> list[Any]:
     """The variables of an optimizer that count its steps: whole numbers without a shape."""
     return [v for v in optimizer.variables if v.shape == () and "int" in v.dtype]
-
-
-# Those that Keras makes, and those that are seen to elsewhere.
-_OTHERS = {"call", "train_step", "train_function", "test_function", "predict_function"}
-
-
-def _functions(model: Any) -> list[str]:
-    """The names of the model's methods that are `tf.function`s."""
-    attributes = dict(vars(model))
-    for cls in type(model).__mro__:
-        attributes = {**vars(cls), **attributes}
-    return [
-        name
-        for name, value in attributes.items()
-        if hasattr(value, "python_function") and name not in _OTHERS
-    ]
-
-
-def _python(step: Callable[..., Any]) -> Callable[..., Any]:
-    """The Python code of a `tf.function`: one traced before would not see what is put around it."""
-    if not hasattr(step, "python_function"):
-        return step
-    code = step.python_function
-    converted = tf.autograph.to_graph(code)
-    if inspect.ismethod(code):
-        return functools.partial(converted, code.__self__)
-    return converted  # type: ignore[no-any-return]
 
 
 def _ids(objects: Iterable[Any]) -> set[int]:

@@ -12,6 +12,8 @@ from keras_weightnoise.noises.additive import Additive
 from keras_weightnoise.sampling import Tensor
 from keras_weightnoise.selection import Target
 
+Draws = list[list[Tensor] | None]
+
 # The standard deviations of the draws.
 _UNIT = {"normal": 1.0, "truncated_normal": 0.8796256610342398, "uniform": 3**-0.5, "sign": 1.0}
 
@@ -27,6 +29,7 @@ def perturb(
     step: Tensor,
     magnitude: Tensor,
     replica: int = 0,
+    draws: Draws | None = None,
 ) -> list[Tensor]:
     """Returns the perturbed values, a pure function of the arguments.
 
@@ -41,6 +44,7 @@ def perturb(
         step: A scalar integer, modulo 2^32: draws of different steps are independent.
         magnitude: What `noise.magnitude_at` returns: a scalar, or an entry for each member.
         replica: Draws of different replicas are independent. Defaults to `0`.
+        draws: What `draw` returns for these arguments, where it is at hand. Defaults to `None`.
 
     Returns:
         A list of tensors, each in its target's shape and dtype. The arithmetic is done in at least
@@ -51,8 +55,8 @@ def perturb(
 
     def perturbed(*clean: Tensor) -> list[Tensor]:
         def noisy() -> list[Tensor]:
-            key = sampling.make_key(seed, step)
-            return _apply(noise, targets, clean, key, magnitudes, replica)
+            now = draws or draw(noise, targets, seed=seed, step=step, replica=replica)
+            return _apply(noise, targets, clean, magnitudes, now)
 
         active = is_active(magnitude)
         if isinstance(active, bool):
@@ -70,6 +74,7 @@ def perturb_assigned(
     step: Tensor,
     magnitudes: Sequence[Tensor],
     replica: int = 0,
+    draws: Sequence[Draws] | None = None,
 ) -> list[Tensor]:
     """Perturbs the variables of several noises, each as `perturb` does.
 
@@ -80,14 +85,47 @@ def perturb_assigned(
         step: See `perturb`.
         magnitudes: For each noise, what its `magnitude_at` returns.
         replica: See `perturb`.
+        draws: For each noise, what `draw` returns, where it is at hand. Defaults to `None`.
     """
     results: list[Tensor] = []
-    for (noise, targets), magnitude in zip(assigned, magnitudes, strict=True):
-        clean = values[len(results) : len(results) + len(targets)]
+    for i, (noise, targets) in enumerate(assigned):
         results += perturb(
-            noise, targets, clean, seed=seed, step=step, magnitude=magnitude, replica=replica
+            noise,
+            targets,
+            values[len(results) : len(results) + len(targets)],
+            seed=seed,
+            step=step,
+            magnitude=magnitudes[i],
+            replica=replica,
+            draws=None if draws is None else draws[i],
         )
     return results
+
+
+def draw(
+    noise: Noise, targets: Sequence[Target], *, seed: Tensor, step: Tensor, replica: int = 0
+) -> Draws:
+    """The random numbers that a noise wants: for each member one per element of each target, or `None`.
+
+    Args:
+        noise: The noise model.
+        targets: What is perturbed.
+        seed: See `perturb`.
+        step: See `perturb`.
+        replica: See `perturb`.
+    """
+    key = sampling.make_key(seed, step)
+    starts = [target.start for target in targets]
+    shapes = [tuple(target.variable.shape) for target in targets]
+    stream = replica * 2**16  # A composition of more members than that has other worries.
+    draws: Draws = []
+    for member in noise.members:
+        if member.law is None:
+            draws.append(None)
+        else:
+            draws.append(sampling.draw(member.law, key, starts, shapes, stream))
+            stream += 1
+    return draws
 
 
 def is_active(*magnitudes: Tensor) -> bool | Tensor:
@@ -109,19 +147,11 @@ def _apply(
     noise: Noise,
     targets: Sequence[Target],
     values: Sequence[Tensor],
-    key: Tensor,
     magnitudes: Tensor,
-    replica: int,
+    draws: Draws,
 ) -> list[Tensor]:
-    starts = [target.start for target in targets]
-    shapes = [tuple(target.variable.shape) for target in targets]
     results = [tf.cast(v, tf.float64 if v.dtype == tf.float64 else tf.float32) for v in values]
-    stream = replica * 2**16  # A composition of more members than that has other worries.
-    for i, member in enumerate(noise.members):
-        draws: Sequence[Tensor | None] = [None] * len(targets)
-        if member.law is not None:
-            draws = sampling.draw(member.law, key, starts, shapes, stream)
-            stream += 1
+    for i, (member, of_member) in enumerate(zip(noise.members, draws, strict=True)):
         results = [
             member.perturb(
                 w,
@@ -129,7 +159,7 @@ def _apply(
                 tf.cast(magnitudes[i], w.dtype),
                 t.axes,
             )
-            for w, n, t in zip(results, draws, targets, strict=True)
+            for w, n, t in zip(results, of_member or [None] * len(targets), targets, strict=True)
         ]
     return [tf.cast(w, value.dtype) for w, value in zip(results, values, strict=True)]
 

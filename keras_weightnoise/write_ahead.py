@@ -41,38 +41,38 @@ class WriteAheadLog:
         self._clean = [state(tf.zeros(v.shape, v.dtype)) for v in variables]
         self._dirty = state(tf.zeros([len(variables)], tf.bool))
 
-    def inject(self, strategy: Any, active: bool | Tensor) -> "Run":
+    def inject(self, active: bool | Tensor) -> "Run":
         """Makes the ops that begin a step: copy, mark, inject. None of it unless `active`."""
         if isinstance(active, bool):
-            noisy = self._inject(strategy) if active else self._now(strategy)
+            noisy = self._inject() if active else self._now()
         else:
-            noisy = tf.cond(active, lambda: self._inject(strategy), lambda: self._now(strategy))
-        uses = [] if tf.executing_eagerly() else [_Uses(strategy, v.value) for v in self._variables]
+            noisy = tf.cond(active, lambda: self._inject(), lambda: self._now())
+        uses = [] if tf.executing_eagerly() else [_Uses(v.value) for v in self._variables]
         return Run(noisy, uses, active)
 
-    def _inject(self, strategy: Any) -> list[list[Tensor]]:
+    def _inject(self) -> list[list[Tensor]]:
         variables = [v.value for v in self._variables]
         copies = [
-            assign(strategy, clean, lambda r, v=v: _local(strategy, v)[r])
+            assign(clean, lambda r, v=v: local(v)[r])
             for clean, v in zip(self._clean, variables, strict=True)
         ]
         with tf.control_dependencies(made(copies)):
-            mark = assign(strategy, self._dirty, tf.ones([len(variables)], tf.bool))
+            mark = assign(self._dirty, tf.ones([len(variables)], tf.bool))
         values = [tf.convert_to_tensor(clean) for clean in self._clean]
-        noisy = [self._make_noisy(values, replica) for replica in self._replicas(strategy)]
+        noisy = [self._make_noisy(values, replica) for replica in self._replicas()]
         with tf.control_dependencies(made([mark])):
             for i, v in enumerate(variables):
-                assign(strategy, v, lambda r, i=i: noisy[r if self._own_noise else 0][i])
+                assign(v, lambda r, i=i: noisy[r if self._own_noise else 0][i])
         return noisy
 
-    def _now(self, strategy: Any) -> list[list[Tensor]]:
+    def _now(self) -> list[list[Tensor]]:
         """What the variables hold, in the form of what `_inject` puts there."""
-        values = [_local(strategy, v.value) for v in self._variables]
-        return [[tf.convert_to_tensor(v[r]) for v in values] for r in self._replicas(strategy)]
+        values = [local(v.value) for v in self._variables]
+        return [[tf.convert_to_tensor(v[r]) for v in values] for r in self._replicas()]
 
-    def _replicas(self, strategy: Any) -> range:
+    def _replicas(self) -> range:
         """The numbers of the replicas that have noisy values of their own."""
-        return range(len(_local(strategy, self._dirty)) if self._own_noise else 1)
+        return range(len(local(self._dirty)) if self._own_noise else 1)
 
     def restore(self, run: "Run", indices: Iterable[int]) -> Tensor | None:
         """Makes the ops that put clean values back. Returns what an update of them has to wait for."""
@@ -80,12 +80,12 @@ class WriteAheadLog:
         if not indices or run.active is False:
             return None
 
-        def restore(strategy: Any) -> Tensor:
-            restored = self._restore(strategy, run, indices)
+        def restore() -> Tensor:
+            restored = self._restore(run, indices)
             others = np.ones(len(self._variables), bool)
             others[indices] = False
             with tf.control_dependencies(made(restored)):
-                unmark = assign(strategy, self._dirty, tf.logical_and(self._dirty, others))
+                unmark = assign(self._dirty, tf.logical_and(self._dirty, others))
             # In a branch, the ops may run or not.
             certain = run.graph is current_graph()
             for i in indices:
@@ -105,42 +105,32 @@ class WriteAheadLog:
 
     def reserve(self) -> None:
         """Takes the memory of the copies. Not in a graph."""
-        self._resize([clean.shape for clean in self._clean])
+        for clean in self._clean:
+            resize(clean, clean.shape)
 
     def release(self) -> None:
-        """Frees it, until it is reserved again. Not in a graph.
+        """Frees it, until it is reserved again. Not in a graph."""
+        for clean in self._clean:
+            resize(clean, [0])
 
-        TensorFlow keeps graphs that nothing refers to any more (as of 2.21), and they what they use: the
-        copies would outlive this object.
-        """
-        self._resize([[0] for _ in self._clean])
-
-    def _resize(self, shapes: Sequence[Any]) -> None:
-        strategy = tf.distribute.get_strategy()
-        for clean, shape in zip(self._clean, shapes, strict=True):
-            for v in _local(strategy, clean):
-                tf.raw_ops.AssignVariableOp(
-                    resource=v.handle, value=tf.zeros(shape, v.dtype), validate_shape=False
-                )
-
-    def _restore(self, strategy: Any, run: "Run", indices: Sequence[int]) -> list[Any]:
+    def _restore(self, run: "Run", indices: Sequence[int]) -> list[Any]:
         """Makes the ops that put these clean values back, whatever became of the noisy ones."""
         if tf.executing_eagerly() or run.graph is not current_graph():
-            return [self._settle_if_marked(strategy, run, i) for i in indices]
+            return [self._settle_if_marked(run, i) for i in indices]
         settled, untouched = [], []
         for i in indices:
-            uses = _Uses(strategy, self._variables[i].value)
+            uses = _Uses(self._variables[i].value)
             if uses.total == run.uses[i].total:
                 run.unread.add(i)
             written = uses.writes[len(run.uses[i].writes) :]
             if written or run.states[i] is not _State.NOISY:
                 run.written[i] = written
-                settled.append(self._settle_if_marked(strategy, run, i))
+                settled.append(self._settle_if_marked(run, i))
             else:
                 untouched.append(i)
 
         def reset() -> Tensor:
-            ops = [self._reset(strategy, i) for i in untouched]
+            ops = [self._reset(i) for i in untouched]
             with tf.control_dependencies(made(ops)):
                 return tf.constant(True)
 
@@ -150,22 +140,22 @@ class WriteAheadLog:
             settled.append(tf.cond(run.active, reset, lambda: tf.constant(False)))
         return settled
 
-    def _reset(self, strategy: Any, i: int) -> Any:
+    def _reset(self, i: int) -> Any:
         clean = self._clean[i]
-        return assign(strategy, self._variables[i].value, lambda r: _local(strategy, clean)[r])
+        return assign(self._variables[i].value, lambda r: local(clean)[r])
 
-    def _settle_if_marked(self, strategy: Any, run: "Run", i: int) -> Any:
+    def _settle_if_marked(self, run: "Run", i: int) -> Any:
         variable, clean = self._variables[i].value, self._clean[i]
 
         def settled_value(r: int) -> Tensor:
             return _settled(
-                _local(strategy, variable)[r],
-                _local(strategy, clean)[r],
+                local(variable)[r],
+                local(clean)[r],
                 run.noisy[r if self._own_noise else 0][i],
             )
 
         def settle() -> Tensor:
-            with tf.control_dependencies(made([assign(strategy, variable, settled_value)])):
+            with tf.control_dependencies(made([assign(variable, settled_value)])):
                 return tf.constant(True)
 
         marked = tf.convert_to_tensor(self._dirty)[i]
@@ -200,15 +190,15 @@ class _State(enum.Enum):
 class _Uses:
     """The ops of the graph being built that used, and that may have written, a variable so far."""
 
-    def __init__(self, strategy: Any, variable: Any) -> None:
-        ops = current_graph().capture(_local(strategy, variable)[0].handle).consumers()
+    def __init__(self, variable: Any) -> None:
+        ops = current_graph().capture(local(variable)[0].handle).consumers()
         self.total = len(ops)
         self.writes = [op for op in ops if op.type not in _READS]
 
 
 def called_with(variable: Variable) -> bool:
     """Whether the graph being built calls a function that may write a variable."""
-    uses = _Uses(tf.distribute.get_strategy(), variable.value)
+    uses = _Uses(variable.value)
     return any(op.type.endswith("PartitionedCall") for op in uses.writes)
 
 
@@ -229,17 +219,28 @@ def state(value: Tensor) -> tf.Variable:
     return tf.Variable(value, trainable=False)
 
 
-def merge_call(make: Callable[[Any], Any]) -> Any:
-    """Runs `make(strategy)` once for all replicas."""
-    return tf.distribute.get_replica_context().merge_call(make)
+def resize(variable: Any, shape: Sequence[int]) -> None:
+    """Gives a state variable memory for zeros of this shape, on each replica. Not in a graph.
+
+    TensorFlow keeps graphs that nothing refers to any more (as of 2.21), and they what they use: what is
+    not resized to nothing would outlive the objects here.
+    """
+    for v in local(variable):
+        tf.raw_ops.AssignVariableOp(
+            resource=v.handle, value=tf.zeros(shape, v.dtype), validate_shape=False
+        )
 
 
-def assign(strategy: Any, variable: Any, value: Any) -> Any:
+def merge_call(make: Callable[[], Any]) -> Any:
+    """Runs `make` once for all replicas."""
+    return tf.distribute.get_replica_context().merge_call(lambda strategy: make())
+
+
+def assign(variable: Any, value: Any) -> Any:
     """Assigns a value, or what a function returns for a replica's number, to each replica's variable."""
-    local = _local(strategy, variable)
     ops = [
         v.assign(value(r) if callable(value) else value, read_value=False)
-        for r, v in enumerate(local)
+        for r, v in enumerate(local(variable))
     ]
     return tf.group(*made(ops))
 
@@ -249,6 +250,7 @@ def made(ops: Iterable[Any]) -> list[Any]:
     return [op for op in ops if op is not None]
 
 
-def _local(strategy: Any, variable: Any) -> tuple[Any, ...]:
+def local(variable: Any) -> tuple[Any, ...]:
     """A variable's copies on this worker's replicas."""
+    strategy = tf.distribute.get_strategy()
     return strategy.experimental_local_results(variable)  # type: ignore[no-any-return]

@@ -70,13 +70,34 @@ def losses(noise, epochs=2, optimizer=None, make=linear, fits=1, **compile_args)
 # Draws.
 
 
-def test_matches_a_loop_by_hand():
+RAMP = schedules.LinearRamp(0.0, 0.3, start_step=1, ramp_steps=2)
+
+
+@pytest.mark.parametrize(
+    ("frequency", "drawn"),
+    [("batch", [0, 1, 2, 3, 4, 5]), ("epoch", [0, 0, 0, 3, 3, 3]), (4, [0, 0, 0, 0, 4, 4])],
+)
+@pytest.mark.parametrize(
+    "noise",
+    [
+        noises.Gaussian(0.2),
+        noises.Gaussian(RAMP, relative_to="std"),
+        noises.DropConnect(0.3) + noises.Quantization(8) + noises.Uniform(RAMP),
+    ],
+    ids=["constant", "ramp", "composed"],
+)
+@pytest.mark.parametrize(
+    "mode", [{}, {"run_eagerly": True}, {"jit_compile": True}], ids=["graph", "eager", "xla"]
+)
+def test_matches_a_loop_by_hand(noise, frequency, drawn, mode):
     model = small()
     targets = selection.select(model)
-    noise = noises.Gaussian(0.2)
     for step, at in enumerate([0, 4, 8] * 2):
         clean = [tf.identity(t.variable.value) for t in targets]
-        noisy = perturbation.perturb(noise, targets, clean, seed=3, step=step, magnitude=0.2)
+        magnitude = noise.magnitude_at(step)
+        noisy = perturbation.perturb(
+            noise, targets, clean, seed=3, step=drawn[step], magnitude=magnitude
+        )
         for target, value in zip(targets, noisy, strict=True):
             target.variable.assign(value)
         with tf.GradientTape() as tape:
@@ -85,10 +106,18 @@ def test_matches_a_loop_by_hand():
         for target, value in zip(targets, clean, strict=True):
             target.variable.assign(value)
         model.optimizer.apply(gradients, model.trainable_variables)
-    for here, there in zip(
-        trained(WeightNoiseCallback(0.2, seed=3)), model.get_weights(), strict=True
-    ):
-        np.testing.assert_allclose(here, there, atol=1e-6)
+    twin = small(**mode)
+    fit(twin, WeightNoiseCallback(noise, frequency=frequency, seed=3))
+    for here, there in zip(twin.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(here, there, atol=1e-5)
+
+
+def test_held_draws_of_another_seed_are_drawn_anew():
+    callback = WeightNoiseCallback(0.3, frequency=100)
+    model = linear()
+    model.compile(keras.optimizers.SGD(0.0), mean_output)
+    seen = [model.fit(X, Y, batch_size=12, verbose=0, callbacks=[callback]) for _ in range(3)]
+    assert len({history.history["loss"][0] for history in seen}) == 3
 
 
 @pytest.mark.parametrize(
