@@ -1,5 +1,6 @@
 """Noise in the weights of a trained model: on a copy, in place, or for as long as a `with` lasts."""
 
+import functools
 import warnings
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -179,6 +180,11 @@ class PerturbedWeights:
         self.variables = [t.variable for _, targets in self._assigned for t in targets]
         self._seed = sampling.resolve_seed(sampling.check_seed(seed))
         self._magnitudes = [each.magnitude_at(0) for each, _ in self._assigned]
+        # Of a partial, which has no code of its own, TensorFlow does not warn that objects made in a loop
+        # are traced in a loop.
+        self._draw = tf.function(
+            functools.partial(perturb_assigned, self._assigned), autograph=False
+        )
         self._step = 0
         self._clean: list[Tensor] = []
         self._noisy: list[Tensor] = []
@@ -242,13 +248,7 @@ class PerturbedWeights:
         """The values under noise of `variables` that hold these clean values."""
         seed, at = tf.constant(self._seed, tf.int64), tf.constant(step, tf.int64)
         sizes = list(self._magnitudes if magnitudes is None else magnitudes)
-        return self._draw(list(clean), seed, at, sizes)  # type: ignore[no-any-return]
-
-    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
-    def _draw(
-        self, clean: list[Tensor], seed: Tensor, step: Tensor, magnitudes: list[Tensor]
-    ) -> list[Tensor]:
-        return perturb_assigned(self._assigned, clean, seed=seed, step=step, magnitudes=magnitudes)
+        return self._draw(list(clean), seed=seed, step=at, magnitudes=sizes)  # type: ignore[no-any-return]
 
     def _warn_of_changes(self) -> None:
         now = stored_values(self.variables)

@@ -199,20 +199,23 @@ def _kernel(
     Apart from whatever uses them, because XLA would draw again for each use.
     """
 
-    def draw_flat(key: Tensor) -> Tensor:
-        return tf.reshape(_LAWS[law](_bits(key, begin, length, stream)), [-1])
-
-    return tf.function(draw_flat, jit_compile=True) if compiled else draw_flat
+    return _compiled(functools.partial(_draw_flat, law, begin, stream, length=length), compiled)
 
 
 @functools.cache
 def _unsized_kernel(law: Law, begin: int, compiled: bool) -> Callable[[Tensor, Tensor], Tensor]:
     """The same for a number of elements that is given when it runs."""
+    return _compiled(functools.partial(_draw_flat, law, begin, 0), compiled)
 
-    def draw_flat(key: Tensor, length: Tensor) -> Tensor:
-        return tf.reshape(_LAWS[law](_bits(key, begin, length, 0)), [-1])
 
-    return tf.function(draw_flat, jit_compile=True) if compiled else draw_flat
+def _compiled(draw: Callable[..., Tensor], compiled: bool) -> Callable[..., Tensor]:
+    # Of a partial, which has no code of its own, TensorFlow does not warn that the same code is traced
+    # again and again.
+    return tf.function(draw, jit_compile=True) if compiled else draw
+
+
+def _draw_flat(law: Law, begin: int, stream: int, key: Tensor, length: int | Tensor) -> Tensor:
+    return tf.reshape(_LAWS[law](_bits(key, begin, length, stream)), [-1])
 
 
 @functools.cache

@@ -418,6 +418,14 @@ def test_changes_made_inside_are_undone_with_a_warning(tmp_path, what):
             noisy.redraw()
 
 
+def test_no_word_of_retracing(caplog):
+    model = network(compiled=False)
+    for _ in range(8):
+        with perturbed_weights(model, 0.1) as noisy:
+            noisy.redraw()
+    assert "retracing" not in caplog.text
+
+
 def test_what_is_not_perturbed_may_change_inside():
     model = network()
     with perturbed_weights(model, 0.1, variables="kernels"):
