@@ -12,15 +12,23 @@ if keras.config.backend() != "tensorflow":
 from keras_weightnoise import noises, schedules
 from keras_weightnoise.callback import WeightNoiseCallback
 from keras_weightnoise.perturb import perturb_weights, perturbed_weights
+from keras_weightnoise.robustness import robustness_sweep
+from keras_weightnoise.robustness_result import RobustnessResult
+from keras_weightnoise.sensitivity import layer_sensitivity
+from keras_weightnoise.sensitivity_result import SensitivityResult
 from keras_weightnoise.substitution import noisy_call
 from keras_weightnoise.wrapper import GaussianWeightNoise
 
 __all__ = [
     "GaussianWeightNoise",
+    "RobustnessResult",
+    "SensitivityResult",
     "WeightNoiseCallback",
+    "layer_sensitivity",
     "noises",
     "noisy_call",
     "perturb_weights",
     "perturbed_weights",
+    "robustness_sweep",
     "schedules",
 ]

@@ -1,0 +1,102 @@
+"""Statistics of a metric over draws, and how they are printed."""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+_HIGHER = re.compile(
+    r"acc|auc|precision|recall|sensitivity|specificity|f1|fbeta|f_?measure|io_?u|r2|"
+    r"cosine_similarity|correlation|true_",
+    re.IGNORECASE,
+)
+# 97.5 % quantiles of Student's t distribution for 1 to 9 degrees of freedom.
+_T = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
+_Z = 1.959964  # And of the normal distribution.
+
+
+class Summary(NamedTuple):
+    """Statistics of a metric over draws.
+
+    Attributes:
+        draws: How many.
+        mean: Their mean.
+        std: Their standard deviation (n - 1); NaN for a single draw.
+        low: The lower end of the mean's 95 % interval, by Student's t; NaN for a single draw.
+        high: The upper end.
+        worst: The worst value. NaN is worse than any other.
+        worst_draw: The draw that it is of.
+    """
+
+    draws: int
+    mean: float
+    std: float
+    low: float
+    high: float
+    worst: float
+    worst_draw: int
+
+
+def summarize(values: dict[int, float], higher_is_better: bool) -> Summary:
+    """Summarizes the values of a metric, keyed by draw."""
+    numbers = np.array(list(values.values()))
+    n = len(numbers)
+    with np.errstate(all="ignore"):  # Noise may well make a loss infinite.
+        mean = float(numbers.mean())
+        std = float(numbers.std(ddof=1)) if n > 1 else math.nan
+    half = t_quantile(n - 1) * std / math.sqrt(n) if n > 1 else math.nan
+    worst = int(np.argmin(numbers) if higher_is_better else np.argmax(numbers))
+    return Summary(
+        n, mean, std, mean - half, mean + half, float(numbers[worst]), list(values)[worst]
+    )
+
+
+def t_quantile(degrees: int) -> float:
+    """The 97.5 % quantile of Student's t distribution, right to 3e-4."""
+    if degrees <= len(_T):
+        return _T[degrees - 1]
+    z, d = _Z, degrees  # Abramowitz and Stegun, 26.7.5.
+    return (
+        z
+        + (z**3 + z) / (4 * d)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * d**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * d**3)
+    )
+
+
+def prefers_high(metric: str) -> bool:
+    """Whether a metric of this name is better when it is higher."""
+    return "loss" not in metric.lower() and bool(_HIGHER.search(metric))
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table: the first column to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    return [
+        "  "
+        + "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in (header, *rows)
+    ]
+
+
+def number(value: float) -> str:
+    """A metric's value for a table."""
+    return f"{value:.4f}" if value == 0.0 or 1e-4 <= abs(value) < 1e5 else f"{value:.3e}"
+
+
+def cells(summary: Summary) -> list[str]:
+    """A summary for a table, as `HEADER` has it."""
+    return [
+        *map(number, (summary.mean, summary.std)),
+        f"{number(summary.low)} to {number(summary.high)}",
+        f"{number(summary.worst)} ({summary.worst_draw})",
+        str(summary.draws),
+    ]
+
+
+HEADER = ("mean", "std", "95 % interval", "worst (draw)", "draws")
