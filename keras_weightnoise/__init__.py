@@ -10,7 +10,9 @@ if keras.config.backend() != "tensorflow":
     )
 
 from keras_weightnoise import noises, schedules
+from keras_weightnoise.calibration import CalibrationResult, calibration_report
 from keras_weightnoise.callback import WeightNoiseCallback
+from keras_weightnoise.ensemble import WeightNoiseEnsemble
 from keras_weightnoise.perturb import perturb_weights, perturbed_weights
 from keras_weightnoise.robustness import robustness_sweep
 from keras_weightnoise.robustness_result import RobustnessResult
@@ -20,10 +22,13 @@ from keras_weightnoise.substitution import noisy_call
 from keras_weightnoise.wrapper import GaussianWeightNoise
 
 __all__ = [
+    "CalibrationResult",
     "GaussianWeightNoise",
     "RobustnessResult",
     "SensitivityResult",
     "WeightNoiseCallback",
+    "WeightNoiseEnsemble",
+    "calibration_report",
     "layer_sensitivity",
     "noises",
     "noisy_call",

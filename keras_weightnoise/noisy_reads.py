@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_weightnoise.graphs import current_graph, in_nested_function
 from keras_weightnoise.sampling import Tensor
-from keras_weightnoise.selection import Target, Variable
+from keras_weightnoise.selection import Target, Variable, path
 
 
 def stored_values(variables: Sequence[Variable]) -> list[Tensor]:
@@ -102,7 +102,7 @@ class NoisyReads(keras.StatelessScope):  # type: ignore[misc]  # Keras ships no 
                 )
             if key not in self._read and self._read:
                 warnings.warn(
-                    f"Weight noise has no effect on the variable {target.variable.path!r} of the layer "
+                    f"Weight noise has no effect on the variable {path(target.variable)!r} of the layer "
                     f"{target.layer.name!r}: this call does not read it.",
                     stacklevel=2,
                 )
@@ -121,13 +121,16 @@ class NoisyReads(keras.StatelessScope):  # type: ignore[misc]  # Keras ships no 
             self.__enter__()
 
 
-_ELSE = "or train with `WeightNoiseCallback`, which perturbs the variables themselves."
+_ELSE = (
+    "or use what perturbs the variables themselves: `WeightNoiseCallback` in training, `perturbed_weights` "
+    "outside of it."
+)
 
 
 def _refusal(target: Target, reason: str) -> ValueError:
     return ValueError(
         f"Weight noise cannot be applied to the layer {target.layer.name!r} (of type "
-        f"{type(target.layer).__name__}) by substitution: its variable {target.variable.path!r} "
+        f"{type(target.layer).__name__}) by substitution: its variable {path(target.variable)!r} "
         f"{reason}"
     )
 

@@ -146,6 +146,7 @@ class PerturbedWeights:
     """What `perturbed_weights` returns: see there.
 
     Attributes:
+        assigned: Pairs of a noise and its targets.
         variables: The `keras.Variable`s that are perturbed.
     """
 
@@ -176,14 +177,14 @@ class PerturbedWeights:
                 f"Model {model.name!r} has no variables to perturb. Expected a built model. Build it, "
                 "or call it once on a batch."
             )
-        self._assigned = assign(model, rules, variables, exclude, frozen=True)
-        self.variables = [t.variable for _, targets in self._assigned for t in targets]
+        self.assigned = assign(model, rules, variables, exclude, frozen=True)
+        self.variables = [t.variable for _, targets in self.assigned for t in targets]
         self._seed = sampling.resolve_seed(sampling.check_seed(seed))
-        self._magnitudes = [each.magnitude_at(0) for each, _ in self._assigned]
+        self._magnitudes = [each.magnitude_at(0) for each, _ in self.assigned]
         # Of a partial, which has no code of its own, TensorFlow does not warn that objects made in a loop
         # are traced in a loop.
         self._draw = tf.function(
-            functools.partial(perturb_assigned, self._assigned), autograph=False
+            functools.partial(perturb_assigned, self.assigned), autograph=False
         )
         self._step = 0
         self._clean: list[Tensor] = []

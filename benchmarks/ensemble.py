@@ -1,0 +1,74 @@
+"""What an ensemble's `predict` costs, as ratios to predictions of the bare model in the same run.
+
+Interleaved rounds, medians, for an MLP on scikit-learn's digits. "set_weights" is the recipe one finds in
+forums: for each member NumPy noise, `set_weights`, `predict`.
+
+Run it: `python benchmarks/ensemble.py`
+"""
+
+import argparse
+import os
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from sklearn.datasets import load_digits
+
+from keras_weightnoise.ensemble import WeightNoiseEnsemble
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--members", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--width", type=int, default=128, help="units of the hidden layer")
+    arguments = parser.parse_args()
+    members = arguments.members
+    x = load_digits().data.astype("float32") / 16
+    hidden = keras.layers.Dense(arguments.width, activation="relu")
+    model = keras.Sequential(
+        [keras.Input((64,)), hidden, keras.layers.Dense(10, activation="softmax")]
+    )
+    ensemble = WeightNoiseEnsemble(model, 0.1, members)
+    rng = np.random.default_rng(0)
+    options = {"batch_size": arguments.batch, "verbose": 0}
+
+    def bare():
+        for _ in range(members):
+            model.predict(x, **options)
+
+    def set_weights():
+        clean = model.get_weights()
+        for _ in range(members):
+            model.set_weights([w + rng.normal(0, 0.1, w.shape) for w in clean])
+            model.predict(x, **options)
+        model.set_weights(clean)
+
+    ways = {
+        f"{members} x model.predict": bare,
+        f"{members} x set_weights, predict": set_weights,
+        "ensemble.predict": lambda: ensemble.predict(x, **options),
+        "ensemble.predict_members": lambda: ensemble.predict_members(x, arguments.batch),
+        "ensemble.predict_spread": lambda: ensemble.predict_spread(x, arguments.batch),
+    }
+    seconds = {name: [] for name in ways}
+    for way in ways.values():
+        way()  # Traces.
+    for _ in range(arguments.rounds):
+        # In another order each time: what runs first may find a cooler machine.
+        for name in rng.permutation(list(ways)):
+            start = time.perf_counter()
+            ways[name]()
+            seconds[name].append(time.perf_counter() - start)
+    first, *_ = ways
+    print(f"MLP 64-{arguments.width}-10, {len(x)} digits, batch {arguments.batch}")
+    for name, each in seconds.items():
+        ratio = np.median(each) / np.median(seconds[first])
+        print(f"  {name:27s} {1e3 * np.median(each):8.1f} ms   {ratio:5.2f}")
+
+
+if __name__ == "__main__":
+    main()
