@@ -101,6 +101,10 @@ class RobustnessResult(Result):
         positive = [row.magnitude for row in self.rows if row.magnitude > 0.0]
         if positive and max(positive) >= 10.0 * min(positive):
             ax.set_xscale("log")
+            # The axis's own labels overlap where it spans little more than a decade.
+            ticks = sorted(set(positive))
+            ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            ax.minorticks_off()
         several = self.summaries(metric)
         for noise in several:
             shown = [m for m in several[noise] if m > 0.0 or ax.get_xscale() != "log"]
