@@ -9,9 +9,11 @@ if keras.config.backend() != "tensorflow":
         f"Received: backend={keras.config.backend()!r}"
     )
 
-from keras_weightnoise import noises, schedules
+from keras_weightnoise import constraints, noises, schedules
 from keras_weightnoise.calibration import CalibrationResult, calibration_report
 from keras_weightnoise.callback import WeightNoiseCallback
+from keras_weightnoise.constraints import clip_weights
+from keras_weightnoise.conversion import add_weight_noise, strip_weight_noise
 from keras_weightnoise.ensemble import WeightNoiseEnsemble
 from keras_weightnoise.perturb import perturb_weights, perturbed_weights
 from keras_weightnoise.robustness import robustness_sweep
@@ -28,7 +30,10 @@ __all__ = [
     "SensitivityResult",
     "WeightNoiseCallback",
     "WeightNoiseEnsemble",
+    "add_weight_noise",
     "calibration_report",
+    "clip_weights",
+    "constraints",
     "layer_sensitivity",
     "noises",
     "noisy_call",
@@ -36,4 +41,5 @@ __all__ = [
     "perturbed_weights",
     "robustness_sweep",
     "schedules",
+    "strip_weight_noise",
 ]

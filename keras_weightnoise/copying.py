@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_weightnoise import selection
+from keras_weightnoise.rebuilding import copy_state
 
 
 def copy_model(model: Any) -> Any:
@@ -41,8 +42,7 @@ def copy_model(model: Any) -> Any:
             "(and `build`, or `get_build_config`); or use `inplace=True`, or `perturbed_weights`. "
             f"Received: model={model} (of type {type(model).__name__}): {error}"
         ) from error
-    for variable, value in zip(copy.variables, model.variables, strict=True):
-        variable.assign(value)
+    copy_state(model, copy)
     return copy
 
 

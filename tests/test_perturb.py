@@ -208,7 +208,13 @@ def configured():
     return model
 
 
-@pytest.mark.parametrize("make", [with_a_lambda, configured])
+def preprocessing():
+    adapted = L.Normalization()
+    adapted.adapt(3 * X + 1)
+    return keras.Sequential([keras.Input((4,)), adapted, L.Dense(2)])
+
+
+@pytest.mark.parametrize("make", [with_a_lambda, configured, preprocessing])
 def test_copies_of_other_models(make):
     model = make()
     copy = perturb_weights(model, 0.0)

@@ -1,0 +1,175 @@
+"""Weights that stay within a few standard deviations, which noise-aware training needs."""
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_weightnoise import selection
+from keras_weightnoise.noises.checks import is_number
+from keras_weightnoise.noisy_reads import stored_values
+from keras_weightnoise.sampling import Tensor
+from keras_weightnoise.selection import Selector, Target, Variable
+
+
+@keras.saving.register_keras_serializable(package="keras_weightnoise")
+class ClipToStddev(keras.constraints.Constraint):  # type: ignore[misc]  # Keras ships no types.
+    """Clips a weight to its own standard deviation: `w <- min(max(w, -k std(w)), k std(w))`.
+
+    `std(w)` is that of the whole variable, at each call. Use it with noise whose size follows the
+    largest weight (`relative_to="max"` or `"range"`), as in training for analog or low-precision
+    hardware: without it a few large weights set the noise of all others. Keras applies constraints
+    after each optimizer update, which `WeightNoiseCallback` lets land on the clean weights: what is
+    clipped never holds noise.
+
+    Clipping takes from the deviation, so that the next clipping is tighter: it is not idempotent, but
+    comes to rest once few weights are left outside. It suits kernels, whose mean is near 0; a variable
+    whose elements are all equal (new biases, for example) has no deviation, and is left as it is.
+
+    As an argument of a layer, `keras.layers.Dense(8, kernel_constraint=ClipToStddev(2.0))`; for the
+    layers of an existing model, `clip_weights`.
+
+    Args:
+        k: How many standard deviations. Float >= 1: with less, every update would shrink all weights
+            towards 0. Defaults to `2.0`.
+
+    Raises:
+        ValueError: If `k` is below 1 or not finite.
+        TypeError: If `k` is not a number.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_weightnoise.constraints import ClipToStddev
+    >>> w = np.array([-1.0, 0.0, 1.0, 8.0], "float32")
+    >>> clipped = ClipToStddev(1.0)(w)
+    >>> round(float(w.std()), 4), [round(float(each), 4) for each in clipped]
+    (3.5355, [-1.0, 0.0, 1.0, 3.5355])
+
+    References:
+        - [Joshi et al., 2020](https://doi.org/10.1038/s41467-020-16108-9) (k = 2)
+    """
+
+    def __init__(self, k: float = 2.0) -> None:
+        if not is_number(k):
+            raise TypeError(
+                f"Invalid `k`. Expected a number. Received: k={k!r} (of type {type(k).__name__})"
+            )
+        if not (math.isfinite(k) and k >= 1):
+            raise ValueError(
+                "Invalid `k`. Expected a finite number >= 1: with less, every update would shrink all "
+                f"weights towards 0. Received: k={k!r}"
+            )
+        self.k = float(k)
+
+    def __call__(self, w: Tensor) -> Tensor:
+        w = ops.convert_to_tensor(w)
+        dtype = keras.backend.standardize_dtype(w.dtype)
+        # Sums of squares overflow in half precision.
+        wide = w if dtype == "float64" else ops.cast(w, "float32")
+        bound = self.k * ops.std(wide)
+        # The deviation of equal elements is not quite 0: their mean is rounded.
+        differ = ops.max(wide) > ops.min(wide)
+        clipped = ops.where(differ, ops.clip(wide, -bound, bound), wide)
+        return ops.cast(clipped, dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {"k": self.k}
+
+
+def clip_weights(
+    model: Any,
+    k: float = 2.0,
+    *,
+    variables: Selector | None = "kernels",
+    exclude: Selector | None = None,
+) -> list[Variable]:
+    """Clips weights of an existing model, at once and after each update: `|w| <= k std(w)`.
+
+    Use it before noise-aware fine-tuning of a trained model. It sets `variable.constraint` of the
+    selected variables to `ClipToStddev(k)`, in place, and applies it once, so that the first noise is
+    already that of clipped weights. A layer that has an argument for the constraint (`kernel_constraint`
+    of Dense, say) gets it too, with which it is saved. Where a layer has none, or hides it (as
+    MultiHeadAttention, or layers of your own), a reloaded model is clipped no more: call this again.
+
+    The optimizer applies it, so weights keep within the bound in any `fit`, under noise or not.
+
+    Args:
+        model: A built `keras.Model`, or a layer. If another model that shares layers with it was
+            trained before, compile that one anew.
+        k: How many standard deviations. Float >= 1. Defaults to `2.0`.
+        variables: Which variables: `"kernels"` (rank 2 and above), a regular expression searched in
+            `variable.path`, a layer, a layer class, a function of a variable that returns a bool, or a
+            list of these. `None`: every trainable float variable. Frozen ones are not trained, and not
+            clipped. Defaults to `"kernels"`.
+        exclude: Which of these not, in the same terms. Defaults to `None`.
+
+    Returns:
+        The `keras.Variable`s that are clipped now.
+
+    Raises:
+        ValueError: If the model is not built; if a selector matches nothing; if a selected variable has
+            a constraint of another class; if `k` is below 1 or not finite. The model is then as it was.
+        TypeError: If an argument is of another type.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_weightnoise import clip_weights
+    >>> layers = [keras.Input((8,)), keras.layers.Dense(8, name="head")]
+    >>> model = keras.Sequential(layers, name="model")
+    >>> [each.path for each in clip_weights(model, 2.0)]
+    ['model/head/kernel']
+    >>> model.layers[0].get_config()["kernel_constraint"]["config"]
+    {'k': 2.0}
+
+    References:
+        - [Joshi et al., 2020](https://doi.org/10.1038/s41467-020-16108-9)
+    """
+    if not isinstance(model, keras.Layer):
+        raise TypeError(
+            "Invalid `model`. Expected a `keras.Model` or a `keras.Layer`. "
+            f"Received: model={model} (of type {type(model).__name__})"
+        )
+    constraint = ClipToStddev(k)
+    selection.check_selector("variables", variables)
+    selection.check_selector("exclude", exclude)
+    if not model.variables:
+        raise ValueError(
+            f"Model {model.name!r} has no variables to clip. Expected a built model. Build it, or call "
+            "it once on a batch."
+        )
+    targets = selection.select(model, variables, exclude)
+    selected = [target.variable for target in targets]
+    for variable in selected:
+        if not isinstance(variable.constraint, ClipToStddev | None):
+            raise ValueError(
+                f"The variable {variable.path!r} has a constraint already, and there can be only one. "
+                "Expected it among `exclude`, or its `constraint` set to `None`. "
+                f"Received: variable.constraint={variable.constraint}"
+            )
+    before = stored_values(selected)
+    try:
+        for variable, value in zip(selected, before, strict=True):
+            variable.assign(constraint(value))
+        for target in targets:
+            _constrain(target, constraint)
+        if getattr(model, "train_function", None) is not None:
+            model.make_train_function(force=True)  # The one there is was traced without it.
+    except BaseException:
+        for variable, value in zip(selected, before, strict=True):
+            variable.assign(value)
+        raise
+    return selected
+
+
+def _constrain(target: Target, constraint: ClipToStddev) -> None:
+    target.variable.constraint = constraint
+    name = target.variable.name
+    # `kernel_constraint`, `recurrent_constraint` of a `recurrent_kernel`, and that of a depthwise `kernel`.
+    for prefix in (name, name.removesuffix("_kernel"), name.replace("kernel", "depthwise")):
+        if hasattr(target.layer, f"{prefix}_constraint"):
+            setattr(target.layer, f"{prefix}_constraint", constraint)
+            return
