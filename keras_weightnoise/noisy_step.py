@@ -224,7 +224,7 @@ class NoisyStep:
             noises: Sequence[Assigned], clean: list[Tensor], draws: list[Draws] | None
         ) -> list[Tensor]:
             magnitudes = [noise.magnitude_at(at) for noise, _ in noises]
-            return perturb_assigned(
+            return perturb_assigned(  # type: ignore[no-any-return]
                 noises,
                 clean,
                 seed=seed,
@@ -232,6 +232,7 @@ class NoisyStep:
                 magnitudes=magnitudes,
                 replica=replica,
                 draws=draws,
+                differentiable=False,  # The optimizer updates the clean weights.
             )
 
         if not self._one_at_a_time:

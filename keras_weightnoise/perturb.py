@@ -184,7 +184,8 @@ class PerturbedWeights:
         # Of a partial, which has no code of its own, TensorFlow does not warn that objects made in a loop
         # are traced in a loop.
         self._draw = tf.function(
-            functools.partial(perturb_assigned, self.assigned), autograph=False
+            functools.partial(perturb_assigned, self.assigned, differentiable=False),
+            autograph=False,
         )
         self._step = 0
         self._clean: list[Tensor] = []

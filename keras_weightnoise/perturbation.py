@@ -1,7 +1,9 @@
 """One draw for many weights: from clean values, a seed and a step to perturbed values."""
 
+import dataclasses
+import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -29,7 +31,6 @@ def perturb(
     step: Tensor,
     magnitude: Tensor,
     replica: int = 0,
-    draws: Draws | None = None,
 ) -> list[Tensor]:
     """Returns the perturbed values, a pure function of the arguments.
 
@@ -44,28 +45,23 @@ def perturb(
         step: A scalar integer, modulo 2^32: draws of different steps are independent.
         magnitude: What `noise.magnitude_at` returns: a scalar, or an entry for each member.
         replica: Draws of different replicas are independent. Defaults to `0`.
-        draws: What `draw` returns for these arguments, where it is at hand. Defaults to `None`.
 
     Returns:
         A list of tensors, each in its target's shape and dtype. The arithmetic is done in at least
         `float32` and rounded once.
     """
-    magnitude = tf.cast(magnitude, tf.float32)
-    magnitudes = tf.reshape(magnitude, [-1])
-
-    def perturbed(*clean: Tensor) -> list[Tensor]:
-        def noisy() -> list[Tensor]:
-            now = draws or draw(noise, targets, seed=seed, step=step, replica=replica)
-            return _apply(noise, targets, clean, magnitudes, now)
-
-        active = is_active(magnitude)
-        if isinstance(active, bool):
-            return noisy() if active else list(clean)
-        return tf.cond(active, noisy, lambda: list(clean))  # type: ignore[no-any-return]
-
-    return tf.grad_pass_through(perturbed)(*values)  # type: ignore[no-any-return]
+    results: list[Tensor] = perturb_assigned(
+        [(noise, targets)],
+        values,
+        seed=seed,
+        step=step,
+        magnitudes=[magnitude],
+        replica=replica,
+    )
+    return results
 
 
+@tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
 def perturb_assigned(
     assigned: Sequence[tuple[Noise, Sequence[Target]]],
     values: Sequence[Tensor],
@@ -75,6 +71,7 @@ def perturb_assigned(
     magnitudes: Sequence[Tensor],
     replica: int = 0,
     draws: Sequence[Draws] | None = None,
+    differentiable: bool = True,
 ) -> list[Tensor]:
     """Perturbs the variables of several noises, each as `perturb` does.
 
@@ -86,20 +83,28 @@ def perturb_assigned(
         magnitudes: For each noise, what its `magnitude_at` returns.
         replica: See `perturb`.
         draws: For each noise, what `draw` returns, where it is at hand. Defaults to `None`.
+        differentiable: Whether gradients will be asked for. Without, there are fewer ops to trace.
+            Defaults to `True`.
     """
-    results: list[Tensor] = []
-    for i, (noise, targets) in enumerate(assigned):
-        results += perturb(
-            noise,
-            targets,
-            values[len(results) : len(results) + len(targets)],
-            seed=seed,
-            step=step,
-            magnitude=magnitudes[i],
-            replica=replica,
-            draws=None if draws is None else draws[i],
-        )
-    return results
+
+    sizes = [tf.cast(magnitude, tf.float32) for magnitude in magnitudes]
+
+    def perturbed(*clean: Tensor) -> list[Tensor]:
+        results: list[Tensor] = []
+        for i, (noise, targets) in enumerate(assigned):
+            own = clean[len(results) : len(results) + len(targets)]
+            if draws is None:
+                numbers = functools.partial(
+                    draw, noise, targets, seed=seed, step=step, replica=replica
+                )
+            else:
+                numbers = functools.partial(draws.__getitem__, i)
+            results += _perturb_if_active(noise, targets, own, sizes[i], numbers)
+        return results
+
+    if differentiable:
+        perturbed = tf.grad_pass_through(perturbed)
+    return list(perturbed(*values))
 
 
 def draw(
@@ -143,21 +148,35 @@ def same_bits(a: Tensor, b: Tensor) -> Tensor:
     return tf.reduce_all(tf.equal(tf.bitcast(a, bits), tf.bitcast(b, bits)))
 
 
+def _perturb_if_active(
+    noise: Noise,
+    targets: Sequence[Target],
+    values: Sequence[Tensor],
+    magnitude: Tensor,
+    draws: Callable[[], Draws],
+) -> list[Tensor]:
+    def noisy() -> list[Tensor]:
+        return _apply(noise, targets, values, magnitude, draws())
+
+    active = is_active(magnitude)
+    if isinstance(active, bool):
+        return noisy() if active else list(values)
+    return tf.cond(active, noisy, lambda: list(values))  # type: ignore[no-any-return]
+
+
 def _apply(
     noise: Noise,
     targets: Sequence[Target],
     values: Sequence[Tensor],
-    magnitudes: Tensor,
+    magnitude: Tensor,
     draws: Draws,
 ) -> list[Tensor]:
+    sizes = tf.unstack(magnitude) if len(noise.members) > 1 else [magnitude]
     results = [tf.cast(v, tf.float64 if v.dtype == tf.float64 else tf.float32) for v in values]
-    for i, (member, of_member) in enumerate(zip(noise.members, draws, strict=True)):
+    for member, size, of_member in zip(noise.members, sizes, draws, strict=True):
         results = [
             member.perturb(
-                w,
-                None if n is None else tf.cast(n, w.dtype),
-                tf.cast(magnitudes[i], w.dtype),
-                t.axes,
+                w, None if n is None else tf.cast(n, w.dtype), tf.cast(size, w.dtype), t.axes
             )
             for w, n, t in zip(results, of_member or [None] * len(targets), targets, strict=True)
         ]
@@ -200,11 +219,13 @@ def warn_below_resolution(noise: Noise, targets: Sequence[Target], magnitude: Te
         targets: What is perturbed.
         magnitude: What `noise.magnitude_at` returns.
     """
-    # In double precision, what is lost to the variable's dtype is still there.
-    clean = [tf.cast(tf.convert_to_tensor(t.variable.value), tf.float64) for t in targets]
     for member, size in zip(noise.members, np.ravel(magnitude), strict=True):
         coarse = []
-        noisy = perturb(member, targets, clean, seed=0, step=0, magnitude=size)
+        # What moves every weight shows in a corner of them.
+        parts = [_corner(t) for t in targets] if isinstance(member, Additive) else targets
+        # In double precision, what is lost to the variable's dtype is still there.
+        clean = [tf.cast(tf.convert_to_tensor(part.variable), tf.float64) for part in parts]
+        noisy = perturb(member, parts, clean, seed=0, step=0, magnitude=size)
         for target, before, after in zip(targets, clean, noisy, strict=True):
             dtype = target.variable.dtype
             power = tf.square(after - before)
@@ -218,3 +239,9 @@ def warn_below_resolution(noise: Noise, targets: Sequence[Target], magnitude: Te
                 f"weights. Received: noise={member}, of magnitude {size:g}",
                 stacklevel=3,
             )
+
+
+def _corner(target: Target) -> Target:
+    """The target cut to at most 16 along each axis, as a constant."""
+    value = tf.convert_to_tensor(target.variable.value)
+    return dataclasses.replace(target, variable=value[tuple(slice(16) for _ in value.shape)])

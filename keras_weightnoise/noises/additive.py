@@ -21,7 +21,9 @@ class Additive(Noise):
         check_scale(self.relative_to)
 
     def perturb(self, w: Tensor, n: Tensor, magnitude: Tensor, axes: tuple[int, ...]) -> Tensor:
-        return w + magnitude * scale(w, self.relative_to, axes) * n
+        if self.relative_to is not None:
+            magnitude *= scale(w, self.relative_to, axes)
+        return w + magnitude * n
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")

@@ -1,0 +1,92 @@
+"""What a normal random number costs, drawn and added into the weights: nanoseconds, and ratios.
+
+Interleaved rounds, medians. A peer on PyTorch, noise-injection, draws with `torch.randn`, adds, and
+subtracts again: measured where PyTorch is installed.
+
+Run it: `python benchmarks/sampler.py`
+"""
+
+import argparse
+import os
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+
+from keras_weightnoise import sampling
+
+
+def ways(n):
+    """Functions that add noise to n weights, by name."""
+    weights = tf.Variable(tf.zeros([n]))
+    step = tf.Variable(0, dtype=tf.int64)
+
+    @tf.function
+    def ours():
+        key = sampling.make_key(tf.constant(1, tf.int64), step.assign_add(1))
+        (noise,) = sampling.draw("normal", key, [0], [(n,)])
+        weights.assign_add(0.01 * noise)
+
+    @tf.function
+    def stateless():
+        seed = tf.stack([tf.constant(1, tf.int64), step.assign_add(1)])
+        weights.assign_add(0.01 * tf.random.stateless_normal([n], seed, alg="philox"))
+
+    @tf.function
+    def stateful():
+        weights.assign_add(tf.random.normal([n], stddev=0.01))
+
+    rng = np.random.default_rng(0)
+
+    def numpy():
+        noise = rng.normal(scale=0.01, size=n)
+        weights.assign(weights.numpy() + noise)
+
+    found = {
+        "tf.random.stateless_normal": stateless,
+        "tf.random.normal": stateful,
+        "NumPy": numpy,
+        "keras_weightnoise": ours,
+    }
+    try:
+        import torch
+    except ImportError:
+        return found
+    tensor = torch.zeros(n)
+
+    def peer():
+        noise = 0.01 * torch.randn_like(tensor)
+        tensor.add_(noise)
+        tensor.sub_(noise)
+
+    return {**found, "PyTorch, added and subtracted": peer}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10**5, 10**6, 10**7])
+    arguments = parser.parse_args()
+    for n in arguments.sizes:
+        functions = ways(n)
+        times = {name: [] for name in functions}
+        for function in functions.values():
+            function()  # Traces.
+        repeats = max(1, 2 * 10**6 // n)
+        for _ in range(arguments.rounds):
+            for name, function in functions.items():
+                start = time.perf_counter()
+                for _ in range(repeats):
+                    function()
+                times[name].append((time.perf_counter() - start) / repeats / n * 1e9)
+        print(f"{n:,} weights")
+        base = np.median(times["tf.random.stateless_normal"])
+        for name, values in times.items():
+            middle = np.median(values)
+            print(f"  {name:30s} {middle:6.2f} ns   {base / middle:5.2f} times as fast")
+
+
+if __name__ == "__main__":
+    main()
