@@ -15,6 +15,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
 
+# Images seen in training, over all epochs. CI does with fewer: there, the examples only have to run.
+SEEN = 4_000 if os.environ.get("QUICK") else 40_000
+
 
 def parser(doc):
     """A parser with the arguments that every example has."""
@@ -85,7 +88,7 @@ def trained(data, epochs=None, callbacks=(), model=None):
             keras.optimizers.Adam(2e-3), "sparse_categorical_crossentropy", metrics=["accuracy"]
         )
     # As many steps for few images as for many.
-    epochs = epochs or max(2, 40_000 // len(x))
+    epochs = epochs or max(2, SEEN // len(x))
     model.fit(x, y, batch_size=64, epochs=epochs, verbose=0, callbacks=list(callbacks))
     return model
 

@@ -71,32 +71,30 @@ def losses(noise, epochs=2, optimizer=None, make=linear, fits=1, **compile_args)
 
 
 RAMP = schedules.LinearRamp(0.0, 0.3, start_step=1, ramp_steps=2)
+DRAWN = {"batch": [0, 1, 2, 3, 4, 5], "epoch": [0, 0, 0, 3, 3, 3], 4: [0, 0, 0, 0, 4, 4]}
+COMPOSED = noises.DropConnect(0.3) + noises.Quantization(8) + noises.Uniform(RAMP)
 
 
+@pytest.mark.parametrize("frequency", DRAWN)
 @pytest.mark.parametrize(
-    ("frequency", "drawn"),
-    [("batch", [0, 1, 2, 3, 4, 5]), ("epoch", [0, 0, 0, 3, 3, 3]), (4, [0, 0, 0, 0, 4, 4])],
-)
-@pytest.mark.parametrize(
-    "noise",
+    ("noise", "mode"),
     [
-        noises.Gaussian(0.2),
-        noises.Gaussian(RAMP, relative_to="std"),
-        noises.DropConnect(0.3) + noises.Quantization(8) + noises.Uniform(RAMP),
+        (noises.Gaussian(0.2), {}),
+        (noises.Gaussian(RAMP, relative_to="std"), {}),
+        (COMPOSED, {}),
+        (COMPOSED, {"run_eagerly": True}),
+        (COMPOSED, {"jit_compile": True}),
     ],
-    ids=["constant", "ramp", "composed"],
+    ids=["constant", "ramp", "composed", "eager", "xla"],
 )
-@pytest.mark.parametrize(
-    "mode", [{}, {"run_eagerly": True}, {"jit_compile": True}], ids=["graph", "eager", "xla"]
-)
-def test_matches_a_loop_by_hand(noise, frequency, drawn, mode):
+def test_matches_a_loop_by_hand(noise, frequency, mode):
     model = small()
     targets = selection.select(model)
     for step, at in enumerate([0, 4, 8] * 2):
         clean = [tf.identity(t.variable.value) for t in targets]
         magnitude = noise.magnitude_at(step)
         noisy = perturbation.perturb(
-            noise, targets, clean, seed=3, step=drawn[step], magnitude=magnitude
+            noise, targets, clean, seed=3, step=DRAWN[frequency][step], magnitude=magnitude
         )
         for target, value in zip(targets, noisy, strict=True):
             target.variable.assign(value)
