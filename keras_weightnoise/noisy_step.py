@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from keras_weightnoise import sampling, selection
@@ -268,7 +269,7 @@ class NoisyStep:
         return self._iterations() + tf.convert_to_tensor(self._by_hand)
 
     def _iterations(self) -> Tensor:
-        counts = [tf.convert_to_tensor(optimizer.iterations) for optimizer in self._optimizers]
+        counts = [tf.convert_to_tensor(_iterations(optimizer)) for optimizer in self._optimizers]
         return tf.add_n([tf.zeros((), tf.int64), *(tf.cast(count, tf.int64) for count in counts)])
 
     def _make_function(self) -> Callable[[Any], Any]:
@@ -308,6 +309,13 @@ _NESTED = (
 def _counters(optimizer: Any) -> list[Any]:
     """The variables of an optimizer that count its steps: whole numbers without a shape."""
     return [v for v in optimizer.variables if v.shape == () and "int" in v.dtype]
+
+
+def _iterations(optimizer: Any) -> Any:
+    # As of Keras 3.5, that of a LossScaleOptimizer itself stays at 0.
+    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    return optimizer.iterations
 
 
 def _ids(objects: Iterable[Any]) -> set[int]:

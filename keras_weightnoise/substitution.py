@@ -44,7 +44,8 @@ def noisy_call(
 
     The noise is a pure function of `(seed, step, variable)`, the same as `WeightNoiseCallback`'s:
     calls with the same `seed` and `step` see the same noise. Take the step from the optimizer:
-    `step=optimizer.iterations`. A call under noise with `training=False` is noisy, too.
+    `step=optimizer.iterations` (of a `LossScaleOptimizer`, from its `inner_optimizer`: Keras 3.5 counts
+    only there). A call under noise with `training=False` is noisy, too.
 
     Args:
         layer_or_model: A `keras.Layer` or `keras.Model` whose variables exist.

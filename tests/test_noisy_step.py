@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from fits import Weights, X, Y, linear, mean_output, same, strategy
 
-from keras_weightnoise import WeightNoiseCallback
+from keras_weightnoise import WeightNoiseCallback, schedules
 
 KERAS = tuple(map(int, keras.__version__.split(".")[:2]))
 LAYERS = keras.layers
@@ -266,23 +266,32 @@ def assert_other_loss(logs, others):
     assert not np.allclose(logs[key], others[key], rtol=1e-2)
 
 
+def callbacks():
+    """One with noise in every step, and one in which only the running graph knows, of a draw that is kept."""
+    ramp = schedules.LinearRamp(0.0, 0.3, start_step=1, ramp_steps=1)
+    yield WeightNoiseCallback(0.3, seed=1)
+    yield WeightNoiseCallback(ramp, frequency=3, seed=1)
+
+
 @pytest.mark.parametrize("name", LINEAR)
 def test_linear_model_trains_as_without_noise_but_sees_it(name):
     plain_logs, plain_seen, _ = run(LINEAR[name], None)
-    logs, seen, model = run(LINEAR[name], WeightNoiseCallback(0.3, seed=1))
-    assert same(seen, plain_seen)
-    assert_other_loss(logs, plain_logs)
-    assert "train_step" not in vars(model)
-    assert "apply" not in vars(OPTIMIZERS.Optimizer)
+    for callback in callbacks():
+        logs, seen, model = run(LINEAR[name], callback)
+        assert same(seen, plain_seen)
+        assert_other_loss(logs, plain_logs)
+        assert "train_step" not in vars(model)
+        assert "apply" not in vars(OPTIMIZERS.Optimizer)
 
 
 @pytest.mark.parametrize("name", BY_HAND)
 def test_changes_made_by_hand_land_on_the_clean_weights(name):
     plain_logs, plain_seen, _ = run(BY_HAND[name], None)
-    logs, seen, _ = run(BY_HAND[name], WeightNoiseCallback(0.3, seed=1))
-    for here, there in zip(seen[2], plain_seen[2], strict=True):
-        np.testing.assert_allclose(here, there, atol=1e-5)
-    assert_other_loss(logs, plain_logs)
+    for callback in callbacks():
+        logs, seen, _ = run(BY_HAND[name], callback)
+        for here, there in zip(seen[2], plain_seen[2], strict=True):
+            np.testing.assert_allclose(here, there, atol=1e-5)
+        assert_other_loss(logs, plain_logs)
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
