@@ -10,7 +10,7 @@ import numpy as np
 from keras_weightnoise.estimators import Estimator
 from keras_weightnoise.layer_selection import LayerSelector, chains, choose, is_noisy
 from keras_weightnoise.noises import Scale
-from keras_weightnoise.rebuilding import is_graph, rebuild
+from keras_weightnoise.rebuilding import compile_like, is_graph, rebuild
 from keras_weightnoise.selection import Layer
 from keras_weightnoise.wrapper import GaussianWeightNoise
 
@@ -105,7 +105,9 @@ def add_weight_noise(
             trainable=layer.trainable,
         )
 
-    return rebuild(model, replace)
+    new = rebuild(model, replace)
+    compile_like(model, new)
+    return new
 
 
 def strip_weight_noise(model: Any) -> Any:
@@ -156,6 +158,7 @@ def strip_weight_noise(model: Any) -> Any:
         return new
 
     new = rebuild(model, replace, _strip)
+    compile_like(model, new)
     for layer, *_ in chains(new):
         if is_noisy(layer):
             raise ValueError(

@@ -1,14 +1,18 @@
 """Copies of models."""
 
-import inspect
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import keras
 
-from keras_weightnoise import selection
-from keras_weightnoise.rebuilding import copy_state
+from keras_weightnoise.rebuilding import (
+    compile_like,
+    copy_state,
+    is_graph,
+    known,
+    rebuild,
+    silent_about_lambdas,
+)
 
 
 def copy_model(model: Any) -> Any:
@@ -24,17 +28,7 @@ def copy_model(model: Any) -> Any:
         ValueError: If Keras cannot make the model from its configuration.
     """
     try:
-        with warnings.catch_warnings():
-            # It warns of loading lambdas from files; these are the caller's own.
-            warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
-            config = keras.saving.serialize_keras_object(model)
-        copy = _make(config, {each.__name__: each for each in _code_of(model)})
-        shapes = [[tuple(v.shape) for v in each.variables] for each in (copy, model)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(
-                f"The model made from its configuration has variables of the shapes {shapes[0]} in "
-                f"place of {shapes[1]}."
-            )
+        copy = _copy_graph(model) if is_graph(model) else _copy_by_config(model)
     except Exception as error:
         raise ValueError(
             f"Model {model.name!r} cannot be copied: Keras does not make the same one from its "
@@ -42,46 +36,33 @@ def copy_model(model: Any) -> Any:
             "(and `build`, or `get_build_config`); or use `inplace=True`, or `perturbed_weights`. "
             f"Received: model={model} (of type {type(model).__name__}): {error}"
         ) from error
-    copy_state(model, copy)
+    try:
+        with known(model.metrics):
+            compile_like(model, copy)
+    except Exception as error:
+        warnings.warn(
+            f"The copy of model {model.name!r} is not compiled: what the original was compiled with "
+            f"cannot be made from its configuration. Compile it. ({error})",
+            stacklevel=3,
+        )
     return copy
 
 
-def _make(config: dict[str, Any], known: dict[str, Any]) -> Any:
-    def make(config: dict[str, Any]) -> Any:
-        return keras.saving.deserialize_keras_object(config, known, safe_mode=False)
+def _copy_graph(model: Any) -> Any:
+    return rebuild(model, lambda layer, copy: copy(layer))
 
-    settings = config.get("compile_config")
-    if settings is None:
-        return make(config)
-    try:
-        if "__lambda__" in str(settings):
-            raise ValueError("A lambda, read from a configuration, has lost its surroundings.")
-        return make(config)
-    except Exception as error:
-        copy = make({**config, "compile_config": None})
-        warnings.warn(
-            f"The copy of model {copy.name!r} is not compiled: what the original was compiled with "
-            f"cannot be made from its configuration. Compile it. ({error})",
-            stacklevel=4,
+
+def _copy_by_config(model: Any) -> Any:
+    """A copy of a model whose layers are in no graph, but in its own code."""
+    with silent_about_lambdas():
+        config = {**keras.saving.serialize_keras_object(model), "compile_config": None}
+    with known(model):
+        copy = keras.saving.deserialize_keras_object(config, safe_mode=False)
+    shapes = [[tuple(v.shape) for v in each.variables] for each in (copy, model)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"The model made from its configuration has variables of the shapes {shapes[0]} in place of "
+            f"{shapes[1]}."
         )
-        return copy
-
-
-def _code_of(model: Any) -> Iterator[Any]:
-    """The classes and functions that a model is made of and compiled with, registered or not."""
-    seen: set[int] = set()
-
-    def visit(value: Any) -> Iterator[Any]:
-        if id(value) in seen:
-            return
-        seen.add(id(value))
-        if inspect.isfunction(value):
-            yield value
-        elif isinstance(value, list | tuple | dict):
-            for each in value.values() if isinstance(value, dict) else value:
-                yield from visit(each)
-        elif isinstance(value, keras.Layer | keras.metrics.Metric | keras.losses.Loss):
-            yield type(value)
-            yield from visit(vars(value))
-
-    yield from visit([*selection.sublayers(model), model.metrics])
+    copy_state(model, copy)
+    return copy

@@ -22,7 +22,7 @@ def rebuild(
     replace: Callable[[Layer, Callable[[Layer], Layer]], Layer],
     edit: Callable[[Config], Config] = lambda config: config,
 ) -> Any:
-    """A model with the same graph, weights and compile settings, and other layers in it.
+    """A model with the same graph and weights, not compiled, and with other layers in it.
 
     Args:
         model: A built functional or Sequential model: see `is_graph`.
@@ -32,7 +32,7 @@ def rebuild(
         edit: Called with the config of each layer that is copied. Returns the config of the copy.
 
     Returns:
-        A model that shares nothing with `model`. Its optimizer, if any, begins anew.
+        A model that shares nothing with `model`.
 
     Raises:
         ValueError: If variables of the copy do not correspond to those of the model.
@@ -53,10 +53,7 @@ def rebuild(
             leaves.append((layer, new))
         return new
 
-    # So that classes need not be registered.
-    classes = {type(layer).__name__: type(layer) for layer in selection.sublayers(model)}
-    with _known(classes):
-        new = copy(model)
+    new = copy(model)
     shapes = [[tuple(v.shape) for v in plain_variables(each)] for each in (new, model)]
     if shapes[0] != shapes[1]:
         raise ValueError(
@@ -66,9 +63,15 @@ def rebuild(
         )
     for old, new_layer in leaves:
         copy_state(old, new_layer)
-    if model.compiled:
-        new.compile_from_config(model.get_compile_config())
     return new
+
+
+def compile_like(model: Any, new: Any) -> None:
+    """Compiles a copy as its model is, if it is. The optimizer begins anew."""
+    if model.compiled:
+        with silent_about_lambdas():
+            config = model.get_compile_config()
+        new.compile_from_config(config)
 
 
 def is_graph(layer: Layer) -> bool:
@@ -109,11 +112,12 @@ def _copy_graph(model: Any, place: Callable[[Layer], Layer]) -> Any:
         for each in model.layers
         if isinstance(each, keras.layers.InputLayer)
     }
-    new = keras.models.clone_model(
-        model,
-        input_tensors=keras.tree.map_structure(lambda x: inputs[id(x)], model.input),
-        clone_function=place,
-    )
+    with _uncompiled(model):
+        new = keras.models.clone_model(
+            model,
+            input_tensors=keras.tree.map_structure(lambda x: inputs[id(x)], model.input),
+            clone_function=place,
+        )
     new.dtype_policy = model.dtype_policy
     if new.trainable != model.trainable:
         # Which sets all layers below.
@@ -126,14 +130,7 @@ def _copy_graph(model: Any, place: Callable[[Layer], Layer]) -> Any:
 
 def _copy_leaf(layer: Layer, edit: Callable[[Config], Config]) -> Layer:
     config = edit(_config(layer))
-    # So that activations and other functions need not be registered.
-    functions = {
-        each.__name__: each
-        for part in selection.sublayers(layer)
-        for each in vars(part).values()
-        if inspect.isfunction(each)
-    }
-    with _known(functions):
+    with known(layer):
         if not isinstance(layer, keras.layers.Lambda):
             return type(layer).from_config(config)
         new = type(layer).from_config(config, safe_mode=False)
@@ -143,11 +140,24 @@ def _copy_leaf(layer: Layer, edit: Callable[[Config], Config]) -> Layer:
 
 
 @contextlib.contextmanager
-def _known(objects: dict[str, Any]) -> Iterator[None]:
+def known(*objects: Any) -> Iterator[None]:
+    """Within it, Keras finds the classes and functions that these are made of, registered or not.
+
+    Raises:
+        ValueError: If two of them have one name, by which Keras could not tell them apart.
+    """
+    code: dict[str, Any] = {}
+    for each in _code_of(objects, set()):
+        if code.setdefault(each.__name__, each) is not each:
+            raise ValueError(
+                f"Two classes or functions have the name {each.__name__!r}, by which Keras looks them up. "
+                "Expected one of a name, or `keras.saving.register_keras_serializable`. "
+                f"Received: {code[each.__name__]} and {each}"
+            )
     # A `custom_object_scope` would hide the one that the caller may be in.
     registered = keras.saving.get_custom_objects()
     before = dict(registered)
-    registered.update(objects)
+    registered.update(code)
     try:
         yield
     finally:
@@ -155,12 +165,46 @@ def _known(objects: dict[str, Any]) -> Iterator[None]:
         registered.update(before)
 
 
+def _code_of(value: Any, seen: set[int]) -> Iterator[Any]:
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if inspect.isfunction(value):
+        yield value
+    elif isinstance(value, list | tuple | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _code_of(each, seen)
+    elif hasattr(value, "get_config") and not isinstance(value, type):
+        yield type(value)
+        # Not what stands in for methods, as Keras's own wrappers of `build` do.
+        for name, each in vars(value).items():
+            if not hasattr(type(value), name):
+                yield from _code_of(each, seen)
+
+
 def _config(layer: Layer) -> Config:
-    with warnings.catch_warnings():
-        # It warns of loading lambdas from files; these are the caller's own.
-        warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
+    with silent_about_lambdas():
         config: Config = layer.get_config()
     return config
+
+
+@contextlib.contextmanager
+def silent_about_lambdas() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # Keras warns of loading lambdas from files; these are the caller's own.
+        warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
+        yield
+
+
+@contextlib.contextmanager
+def _uncompiled(model: Any) -> Iterator[None]:
+    """Within it, `clone_model` does not compile, as it would in Keras 3.15: `compile_like` does."""
+    compiled = model.compiled
+    try:
+        model.compiled = False
+        yield
+    finally:
+        model.compiled = compiled
 
 
 def copy_state(old: Layer, new: Layer) -> None:

@@ -198,6 +198,23 @@ def test_a_copy_that_cannot_be_compiled_says_so():
         assert not perturb_weights(model, 0.0).compiled
 
 
+def scaled(factor):
+    def activation(x):
+        return factor * x
+
+    return activation
+
+
+def test_functions_of_one_name_are_not_mixed_up():
+    parts = [L.Dense(4, activation=scaled(factor)) for factor in (1, 5)]
+    model = keras.Sequential([keras.Input((4,)), *parts])
+    np.testing.assert_array_equal(perturb_weights(model, 0.0)(X), model(X))
+    # One layer with both: Keras looks them up by name, and cannot tell them apart.
+    parts[0].other = scaled(2)
+    with pytest.raises(ValueError, match=r"(?s)cannot be copied.*have the name 'activation'"):
+        perturb_weights(model, 0.0)
+
+
 def with_a_lambda():
     return keras.Sequential([keras.Input((4,)), L.Lambda(lambda x: x + 1), L.Dense(2)])
 
