@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_weightnoise import sampling, selection
 from keras_weightnoise.armed import Armed
 from keras_weightnoise.assignment import assign, get_rules
+from keras_weightnoise.checks import check_variables
 from keras_weightnoise.noises import Magnitude, Noise
 from keras_weightnoise.noisy_step import NoisyStep
 from keras_weightnoise.perturbation import root_mean_squares, warn_below_resolution
@@ -108,8 +109,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         verbose: int = 0,
     ) -> None:
         super().__init__()
-        selection.check_selector("variables", variables)
-        selection.check_selector("exclude", exclude)
+        selection.check_selectors(variables=variables, exclude=exclude)
         for name, flag in (("one_at_a_time", one_at_a_time), ("per_replica", per_replica)):
             if not isinstance(flag, bool):
                 raise TypeError(f"Invalid `{name}`. Expected a bool. Received: {name}={flag}")
@@ -188,11 +188,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if isinstance(model.train_function, Armed):
             model.train_function.give_way(self._run)
         model.make_train_function()
-        if not model.variables:
-            raise ValueError(
-                f"Model {model.name!r} has no variables to select from. Expected a built model. "
-                "Build it, or call it once on a batch, before `fit`."
-            )
+        check_variables(model, "perturb")
         assigned = assign(model, get_rules(self.noise), self.variables, self.exclude)
         selection.refuse_self_assigned(
             model, [target for _, targets in assigned for target in targets]

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_weightnoise import selection
+from keras_weightnoise.checks import check_model, check_variables
 from keras_weightnoise.noises.checks import is_number
 from keras_weightnoise.noisy_reads import stored_values
 from keras_weightnoise.sampling import Tensor
@@ -128,19 +129,10 @@ def clip_weights(
     References:
         - [Joshi et al., 2020](https://doi.org/10.1038/s41467-020-16108-9)
     """
-    if not isinstance(model, keras.Layer):
-        raise TypeError(
-            "Invalid `model`. Expected a `keras.Model` or a `keras.Layer`. "
-            f"Received: model={model} (of type {type(model).__name__})"
-        )
+    check_model(model, keras.Layer)
     constraint = ClipToStddev(k)
-    selection.check_selector("variables", variables)
-    selection.check_selector("exclude", exclude)
-    if not model.variables:
-        raise ValueError(
-            f"Model {model.name!r} has no variables to clip. Expected a built model. Build it, or call "
-            "it once on a batch."
-        )
+    selection.check_selectors(variables=variables, exclude=exclude)
+    check_variables(model, "clip")
     targets = selection.select(model, variables, exclude)
     selected = [target.variable for target in targets]
     for variable in selected:

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_weightnoise.checks import check_model
 from keras_weightnoise.estimators import Estimator
 from keras_weightnoise.layer_selection import LayerSelector, chains, choose, is_noisy
 from keras_weightnoise.noises import Scale
@@ -83,7 +84,7 @@ def add_weight_noise(
     >>> type(strip_weight_noise(noisy).get_layer("head")).__name__
     'Dense'
     """
-    _check_model(model, "add_weight_noise", "Train it with `WeightNoiseCallback`")
+    _check_graph(model, "add_weight_noise", "Train it with `WeightNoiseCallback`")
     arguments: dict[str, Any] = {
         "stddev": stddev,
         "relative_to": relative_to,
@@ -138,7 +139,7 @@ def strip_weight_noise(model: Any) -> Any:
 
     See `add_weight_noise`.
     """
-    _check_model(
+    _check_graph(
         model, "strip_weight_noise", "Take the wrappers out of its code, and load the weights"
     )
     if not is_noisy(model):
@@ -180,12 +181,8 @@ def _strip(config: Any) -> Any:
     return config
 
 
-def _check_model(model: Any, function: str, otherwise: str) -> None:
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "Invalid `model`. Expected a `keras.Model`. "
-            f"Received: model={model} (of type {type(model).__name__})"
-        )
+def _check_graph(model: Any, function: str, otherwise: str) -> None:
+    check_model(model)
     if isinstance(model, keras.Sequential) and not model.built:
         raise ValueError(
             f"Model {model.name!r} is not built. Expected a built model: call it once on a batch."

@@ -1,7 +1,6 @@
 """One model evaluated many times, on the same data each time, until done or interrupted."""
 
 import contextlib
-import numbers
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -10,6 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_weightnoise import sampling
+from keras_weightnoise.checks import check_count, check_model
 from keras_weightnoise.noises import Noise
 
 Verbose = Literal["auto", 0, 1, 2]
@@ -118,29 +119,22 @@ def keep_at_interrupt(rows: Sequence[Any]) -> Iterator[None]:
         )
 
 
-def check_model(model: Any) -> None:
+def check_arguments(model: Any, draws: object, seed: Any) -> None:
+    """Raises unless there is a model to evaluate, in this many draws, of this seed."""
+    check_compiled(model)
+    check_count("draws", draws)
+    if sampling.check_seed(seed) is None:
+        raise TypeError("Invalid `seed`. Expected an integer. Received: seed=None")
+
+
+def check_compiled(model: Any) -> None:
     """Raises unless `model` is a compiled `keras.Model`."""
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "Invalid `model`. Expected a `keras.Model`. "
-            f"Received: model={model} (of type {type(model).__name__})"
-        )
+    check_model(model)
     if not model.compiled:
         raise ValueError(
             f"Model {model.name!r} is not compiled, so there is nothing to evaluate. Expected "
             "`model.compile(loss=..., metrics=...)` before."
         )
-
-
-def check_count(name: str, value: object) -> None:
-    """Raises unless `value` is an integer >= 1."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(
-            f"Invalid `{name}`. Expected an integer. "
-            f"Received: {name}={value!r} (of type {type(value).__name__})"
-        )
-    if int(value) < 1:
-        raise ValueError(f"Invalid `{name}`. Expected an integer >= 1. Received: {name}={value}")
 
 
 def unique(names: Sequence[str]) -> list[str]:

@@ -59,6 +59,7 @@ class NoisyStep:
             if name != "train_step"
         }
         self._optimizers = selection.optimizers(model)
+        self._identity = _identity(model, noises, period, one_at_a_time, per_replica)
         self._traced = self._checked = self._running = False
         with model.distribute_strategy.scope():
             self._log = WriteAheadLog([t.variable for t in self.targets], self._noisy, per_replica)
@@ -72,27 +73,10 @@ class NoisyStep:
             self._held_draws = HeldDraws(noises) if held else None
         self._function = self._make_function()
 
-    def serves(
-        self,
-        model: Any,
-        noises: Sequence[Assigned],
-        period: int | None,
-        one_at_a_time: bool,
-        per_replica: bool,
-    ) -> bool:
+    def serves(self, model: Any, *settings: Any) -> bool:
         """Whether one made now, with these arguments, would be the same."""
-
-        def variables(noises: Sequence[Assigned]) -> list[list[int]]:
-            return [[id(target.variable) for target in targets] for _, targets in noises]
-
-        return (
-            self._model is model
-            and self.clean_function is model.train_function
-            and [noise for noise, _ in self.noises] == [noise for noise, _ in noises]
-            and variables(self.noises) == variables(noises)
-            and (self._period, self._one_at_a_time, self._per_replica)
-            == (period, one_at_a_time, per_replica)
-            and _ids(self._optimizers) == _ids(selection.optimizers(model))
+        return self.clean_function is model.train_function and self._identity == _identity(
+            model, *settings
         )
 
     def begin(self, seed: int) -> None:
@@ -309,6 +293,13 @@ _NESTED = (
 def _counters(optimizer: Any) -> list[Any]:
     """The variables of an optimizer that count its steps: whole numbers without a shape."""
     return [v for v in optimizer.variables if v.shape == () and "int" in v.dtype]
+
+
+def _identity(model: Any, noises: Sequence[Assigned], *settings: Any) -> tuple[Any, ...]:
+    """Equal for arguments that make the same step. A step keeps alive what goes in by its `id`."""
+    variables = [[id(target.variable) for target in targets] for _, targets in noises]
+    optimizers = _ids(selection.optimizers(model))
+    return id(model), optimizers, [noise for noise, _ in noises], variables, settings
 
 
 def _iterations(optimizer: Any) -> Any:

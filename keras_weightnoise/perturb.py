@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_weightnoise import sampling, selection
 from keras_weightnoise.assignment import assign, get_rules
+from keras_weightnoise.checks import check_model, check_variables
 from keras_weightnoise.copying import copy_model
 from keras_weightnoise.noises import Magnitude, Noise
 from keras_weightnoise.noisy_reads import stored_values
@@ -158,11 +159,7 @@ class PerturbedWeights:
         exclude: Selector | None = None,
         seed: int | None = None,
     ) -> None:
-        if not isinstance(model, keras.Layer):
-            raise TypeError(
-                "Invalid `model`. Expected a `keras.Model`. "
-                f"Received: model={model} (of type {type(model).__name__})"
-            )
+        check_model(model, keras.Layer)
         rules = get_rules(noise)
         for member in (member for _, each in rules for member in each.members):
             if callable(member.magnitude):
@@ -170,13 +167,8 @@ class PerturbedWeights:
                     "Invalid `noise`. Expected a magnitude that is a number: outside of training there "
                     f"are no steps to evaluate a schedule at. Received: noise={member}"
                 )
-        selection.check_selector("variables", variables)
-        selection.check_selector("exclude", exclude)
-        if not model.variables:
-            raise ValueError(
-                f"Model {model.name!r} has no variables to perturb. Expected a built model. Build it, "
-                "or call it once on a batch."
-            )
+        selection.check_selectors(variables=variables, exclude=exclude)
+        check_variables(model, "perturb")
         self.assigned = assign(model, rules, variables, exclude, frozen=True)
         self.variables = [t.variable for _, targets in self.assigned for t in targets]
         self._seed = sampling.resolve_seed(sampling.check_seed(seed))
@@ -214,7 +206,7 @@ class PerturbedWeights:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            self._warn_of_changes()
+            self._warn_of_changes(stacklevel=3)
         finally:
             self._restore()
 
@@ -230,7 +222,7 @@ class PerturbedWeights:
                 "There is no noise to replace. Expected `redraw` to be called inside of "
                 "`with perturbed_weights(...)`."
             )
-        self._warn_of_changes()
+        self._warn_of_changes(stacklevel=4)
         noisy = self.draw(self._clean, step, magnitudes)
         try:
             self._assign(noisy)
@@ -252,7 +244,7 @@ class PerturbedWeights:
         sizes = list(self._magnitudes if magnitudes is None else magnitudes)
         return self._draw(list(clean), seed=seed, step=at, magnitudes=sizes)  # type: ignore[no-any-return]
 
-    def _warn_of_changes(self) -> None:
+    def _warn_of_changes(self, stacklevel: int) -> None:
         now = stored_values(self.variables)
         changed = [
             selection.path(v)
@@ -264,7 +256,7 @@ class PerturbedWeights:
                 "While they held noise, something else changed the weights "
                 f"{', '.join(changed)}: that is undone. To train or load weights under noise, use a "
                 "model from `perturb_weights`.",
-                stacklevel=3,
+                stacklevel=stacklevel,
             )
 
     def _restore(self) -> None:

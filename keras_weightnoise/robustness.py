@@ -7,12 +7,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from keras_weightnoise import sampling
 from keras_weightnoise.evaluation import (
     RepeatedData,
     Verbose,
-    check_count,
-    check_model,
+    check_arguments,
     evaluate,
     is_random,
     keep_at_interrupt,
@@ -115,10 +113,7 @@ def robustness_sweep(
         - [Joshi et al., 2020](https://doi.org/10.1038/s41467-020-16108-9) (accuracy under noise of
           hardware)
     """
-    check_model(model)
-    check_count("draws", draws)
-    if sampling.check_seed(seed) is None:
-        raise TypeError("Invalid `seed`. Expected an integer. Received: seed=None")
+    check_arguments(model, draws, seed)
     trials = _plan(noise, _check_magnitudes(magnitudes))
     groups: dict[Any, list[_Trial]] = {}
     for trial in trials:

@@ -111,6 +111,12 @@ def check_selector(name: str, selector: object) -> None:
         )
 
 
+def check_selectors(**selectors: object) -> None:
+    """Raises unless each argument is a selector, or `None`: see `check_selector`."""
+    for name, selector in selectors.items():
+        check_selector(name, selector)
+
+
 def path(variable: Variable) -> str:
     """A variable's path."""
     # Before Keras 3.6, a TFSMLayer's variables are TensorFlow's.

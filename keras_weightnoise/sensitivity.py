@@ -8,13 +8,11 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-from keras_weightnoise import sampling
 from keras_weightnoise.assignment import Assigned, assign, get_rules
 from keras_weightnoise.evaluation import (
     RepeatedData,
     Verbose,
-    check_count,
-    check_model,
+    check_arguments,
     evaluate,
     is_random,
     keep_at_interrupt,
@@ -83,10 +81,7 @@ def layer_sensitivity(
     >>> sorted(result.summaries())
     ['model/first', 'model/second']
     """
-    check_model(model)
-    check_count("draws", draws)
-    if sampling.check_seed(seed) is None:
-        raise TypeError("Invalid `seed`. Expected an integer. Received: seed=None")
+    check_arguments(model, draws, seed)
     if by not in ("layer", "variable"):
         raise ValueError(f'Invalid `by`. Expected "layer" or "variable". Received: by={by!r}')
     rules = get_rules(noise)

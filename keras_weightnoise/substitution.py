@@ -102,8 +102,7 @@ def noisy_call(
             f"Received: layer_or_model={layer_or_model} (of type {type(layer_or_model).__name__})"
         )
     rules = get_rules(noise)
-    selection.check_selector("variables", variables)
-    selection.check_selector("exclude", exclude)
+    selection.check_selectors(variables=variables, exclude=exclude)
     seed, step = _integer("seed", seed), _integer("step", step)
     build(layer_or_model, args, kwargs)
     assigned = assign(layer_or_model, rules, variables, exclude)

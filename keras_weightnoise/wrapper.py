@@ -130,8 +130,7 @@ class GaussianWeightNoise(keras.layers.Wrapper):  # type: ignore[misc]  # Keras 
             )
         noises.Gaussian(stddev, relative_to)  # Checks both.
         estimators.check_estimator(estimator, layer)
-        selection.check_selector("variables", variables)
-        selection.check_selector("exclude", exclude)
+        selection.check_selectors(variables=variables, exclude=exclude)
         if estimator != "shared" and (variables != "kernels" or exclude is not None):
             raise ValueError(
                 f"The estimator {estimator!r} is for the kernel, and only that. Expected "

@@ -46,7 +46,7 @@ class WriteAheadLog:
         if isinstance(active, bool):
             noisy = self._inject() if active else self._now()
         else:
-            noisy = tf.cond(active, lambda: self._inject(), lambda: self._now())
+            noisy = tf.cond(active, self._inject, self._now)
         uses = [] if tf.executing_eagerly() else [_Uses(v.value) for v in self._variables]
         return Run(noisy, uses, active)
 

@@ -1,4 +1,4 @@
-"""What the tests of the callback share: models, data, and probes."""
+"""What several tests share: models, data, and probes."""
 
 import functools
 
@@ -43,6 +43,19 @@ def same(a, b):
     if isinstance(a, list):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
     return np.array_equal(a, b, equal_nan=True)
+
+
+def watch(model, look):
+    """Has `look` called before each evaluation, with its number. Returns the list of what it returned."""
+    seen = []
+    evaluate = model.evaluate
+
+    def watched(*args, **kwargs):
+        seen.append(look(len(seen)))
+        return evaluate(*args, **kwargs)
+
+    model.evaluate = watched
+    return seen
 
 
 @functools.cache

@@ -471,3 +471,16 @@ def test_replicas_with_noise_of_their_own_stay_in_step():
         assert_other_loss(logs, shared)
     again, _, _ = run(make, WeightNoiseCallback(0.3, seed=1, per_replica=True))
     assert again == logs
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_replicas_keep_the_draw_that_each_began_with(own):
+    def losses(frequency):
+        noise = WeightNoiseCallback(0.3, frequency=frequency, per_replica=own, seed=1)
+        still = mirrored(plain(lambda: OPTIMIZERS.SGD(0.0)))
+        logs, _, _ = run(still, noise, batch_size=12, epochs=3)
+        return logs["loss"]
+
+    drawn, held = losses("batch"), losses(100)
+    assert len(set(drawn)) == 3
+    assert held == [drawn[0]] * 3

@@ -437,8 +437,9 @@ def test_changes_made_inside_are_undone_with_a_warning(tmp_path, what):
     }
     with perturbed_weights(model, 0.1) as noisy:
         change()
-        with pytest.warns(UserWarning, match="that is undone"):
+        with pytest.warns(UserWarning, match="that is undone") as caught:
             noisy.redraw()
+    assert [w.filename for w in caught] == [__file__]
 
 
 def test_no_word_of_retracing(caplog):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import tensorflow as tf
+from fits import strategy, watch
 from sklearn.datasets import load_digits
 
 from keras_weightnoise import noises, perturb, perturb_weights, perturbed_weights, schedules
@@ -42,19 +43,6 @@ def network(normalized=False, **options):
 
 def state(model):
     return [v.numpy().tobytes() for v in [*model.variables, *model.optimizer.variables]]
-
-
-def watch(model, look):
-    """Has `look` called before each evaluation, with its number. Returns the list of what it returned."""
-    seen = []
-    evaluate = model.evaluate
-
-    def watched(*args, **kwargs):
-        seen.append(look(len(seen)))
-        return evaluate(*args, **kwargs)
-
-    model.evaluate = watched
-    return seen
 
 
 def interrupt_at(when, error=KeyboardInterrupt):
@@ -803,3 +791,18 @@ def test_digits():
     assert limits[1] >= 0.01
     assert limits[-1] == 1.0
     assert result.tolerance("loss", drop=0.001) < result.tolerance("loss", drop=100.0) == 1.0
+
+
+@pytest.mark.skipif(
+    tuple(map(int, keras.__version__.split(".")[:2])) < (3, 6),
+    reason="This Keras's `evaluate` gives other numbers on several replicas, noise or not.",
+)
+def test_a_distributed_model_gives_the_numbers_of_one_device():
+    def swept():
+        model = network()
+        result = robustness_sweep(model, (X, Y), magnitudes=[0.1, 1.0], draws=3, verbose=0)
+        return result.to_dataframe().drop(columns="noise").to_numpy()
+
+    with strategy().scope():
+        several = swept()
+    np.testing.assert_allclose(several, swept(), rtol=1e-5)

@@ -7,6 +7,7 @@ import keras
 import matplotlib
 import numpy as np
 import pytest
+from fits import watch
 
 from keras_weightnoise import noises, perturb, perturbed_weights, schedules
 from keras_weightnoise.sensitivity import layer_sensitivity
@@ -43,19 +44,6 @@ LAYERS = {
 
 def state(model):
     return [v.numpy().tobytes() for v in model.variables]
-
-
-def watch(model, look):
-    """Has `look` called before each evaluation, with its number. Returns the list of what it returned."""
-    seen = []
-    evaluate = model.evaluate
-
-    def watched(*args, **kwargs):
-        seen.append(look(len(seen)))
-        return evaluate(*args, **kwargs)
-
-    model.evaluate = watched
-    return seen
 
 
 def moved(model):
