@@ -8,12 +8,12 @@ Run it: `python benchmarks/ensemble.py`
 
 import argparse
 import os
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from rounds import medians
 from sklearn.datasets import load_digits
 
 from keras_weightnoise.ensemble import WeightNoiseEnsemble
@@ -54,20 +54,11 @@ def main():
         "ensemble.predict_members": lambda: ensemble.predict_members(x, arguments.batch),
         "ensemble.predict_spread": lambda: ensemble.predict_spread(x, arguments.batch),
     }
-    seconds = {name: [] for name in ways}
-    for way in ways.values():
-        way()  # Traces.
-    for _ in range(arguments.rounds):
-        # In another order each time: what runs first may find a cooler machine.
-        for name in rng.permutation(list(ways)):
-            start = time.perf_counter()
-            ways[name]()
-            seconds[name].append(time.perf_counter() - start)
+    taken = medians(ways, arguments.rounds)
     first, *_ = ways
     print(f"MLP 64-{arguments.width}-10, {len(x)} digits, batch {arguments.batch}")
-    for name, each in seconds.items():
-        ratio = np.median(each) / np.median(seconds[first])
-        print(f"  {name:27s} {1e3 * np.median(each):8.1f} ms   {ratio:5.2f}")
+    for name, seconds in taken.items():
+        print(f"  {name:27s} {1e3 * seconds:8.1f} ms   {seconds / taken[first]:5.2f}")
 
 
 if __name__ == "__main__":

@@ -8,12 +8,12 @@ Run it: `python benchmarks/sampler.py`
 
 import argparse
 import os
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import tensorflow as tf
+from rounds import medians
 
 from keras_weightnoise import sampling
 
@@ -67,25 +67,14 @@ def ways(n):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10**5, 10**6, 10**7])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10**4, 10**5, 10**6, 10**7, 10**8])
     arguments = parser.parse_args()
     for n in arguments.sizes:
-        functions = ways(n)
-        times = {name: [] for name in functions}
-        for function in functions.values():
-            function()  # Traces.
-        repeats = max(1, 2 * 10**6 // n)
-        for _ in range(arguments.rounds):
-            for name, function in functions.items():
-                start = time.perf_counter()
-                for _ in range(repeats):
-                    function()
-                times[name].append((time.perf_counter() - start) / repeats / n * 1e9)
+        taken = medians(ways(n), arguments.rounds, repeats=max(1, 2 * 10**6 // n))
         print(f"{n:,} weights")
-        base = np.median(times["tf.random.stateless_normal"])
-        for name, values in times.items():
-            middle = np.median(values)
-            print(f"  {name:30s} {middle:6.2f} ns   {base / middle:5.2f} times as fast")
+        base = taken["tf.random.stateless_normal"]
+        for name, seconds in taken.items():
+            print(f"  {name:30s} {1e9 * seconds / n:7.2f} ns   {base / seconds:5.2f} times as fast")
 
 
 if __name__ == "__main__":

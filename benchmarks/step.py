@@ -1,9 +1,8 @@
 """What a training step costs under weight noise, as ratios to a plain step in the same run.
 
-Interleaved rounds, medians over all their steps, from the end of one to the end of the next. (The whole
-of a `fit` says little: now and then, as of TensorFlow 2.21, tf.data takes as long again to shut down.)
-"usual" is the callback one finds in forums: `tf.random.normal` added in `on_train_batch_begin` and
-subtracted in `on_train_batch_end`; "NumPy" does the same through `get_weights` and `set_weights`.
+Interleaved rounds, medians over all their steps. "usual" is the callback one finds in forums:
+`tf.random.normal` added in `on_train_batch_begin` and subtracted in `on_train_batch_end`; "NumPy" does the
+same through `get_weights` and `set_weights`.
 
 Beside the ratio to a plain step: what the noise adds to one, in ns per weight, and as a share of what the
 usual callback adds. And the first step, which traces, to a plain first step.
@@ -14,13 +13,13 @@ Run it: `python benchmarks/step.py`, or `--cases MLP`, or `--jit` for steps comp
 import argparse
 import os
 import re
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
 import tensorflow as tf
+from rounds import fit
 
 from keras_weightnoise import WeightNoiseCallback, schedules
 
@@ -48,27 +47,6 @@ class NumPy(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         weights = self.model.get_weights()
         self.model.set_weights([w - n for w, n in zip(weights, self.noise, strict=True)])
-
-
-class Stopwatch(keras.callbacks.Callback):
-    """Collects the seconds that steps take: the very first, and those that are not first in a fit."""
-
-    def __init__(self):
-        super().__init__()
-        self.first = None
-        self.seconds = []
-
-    def on_train_begin(self, logs=None):
-        self.begun = time.perf_counter()
-        self.last = None
-
-    def on_train_batch_end(self, batch, logs=None):
-        now = time.perf_counter()
-        if self.first is None:
-            self.first = now - self.begun
-        if self.last is not None:
-            self.seconds.append(now - self.last)
-        self.last = now
 
 
 def mlp():
@@ -136,25 +114,16 @@ def main():
 
 def measure(case, make, batch, steps, arguments):
     rng = np.random.default_rng(0)
-    model = make()
-    x = rng.random((batch * steps, *model.input_shape[1:]), dtype="float32")
+    x = rng.random((batch * steps, *make().input_shape[1:]), dtype="float32")
     y = rng.integers(0, 10, len(x))
-    trained = {}
+    ways = {}
     for way, callbacks in WAYS.items():
         model = make()
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.SGD(0.01), loss, jit_compile=arguments.jit)
-        trained[way] = (model, callbacks(), Stopwatch())
-    for _ in range(arguments.rounds):
-        # In another order each time: what runs first may find a cooler machine.
-        for way in rng.permutation(list(trained)):
-            model, callbacks, watch = trained[way]
-            # Ours is last: what others do when a step ends counts.
-            callbacks = [*callbacks, watch]
-            model.fit(x, y, batch_size=batch, verbose=0, callbacks=callbacks)
+        ways[way] = model, callbacks()
+    taken, first = fit(ways, x, y, batch, arguments.rounds)
     weights = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
-    taken = {way: np.median(watch.seconds) for way, (_, _, watch) in trained.items()}
-    first = {way: watch.first for way, (_, _, watch) in trained.items()}
     print(f"{case}, {weights:,} weights{', XLA' if arguments.jit else ''}")
     print("                               step   ratio  ns/weight  of usual  first step")
     for way, seconds in taken.items():

@@ -7,13 +7,14 @@ Run it: `python benchmarks/sweep.py`
 """
 
 import argparse
+import functools
 import os
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from rounds import medians
 from sklearn.datasets import load_digits
 
 from keras_weightnoise import robustness_sweep
@@ -70,25 +71,20 @@ def main():
     arguments = parser.parse_args()
     x, y = load_digits(return_X_y=True)
     x = (x / 16).astype("float32").reshape(-1, 8, 8, 1)
-    rng = np.random.default_rng(0)
     for case, make in {"MLP 64-128-128-10": mlp, "CNN 16-32-10": cnn}.items():
         model = make()
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(loss=loss, metrics=["accuracy"])
         sweep(model, x, y, 1)  # Compiles what is compiled once per process.
-        seconds = {way: [] for way in WAYS}
-        for _ in range(arguments.rounds):
-            # In another order each time: what runs first may find a cooler machine.
-            for way in rng.permutation(list(WAYS)):
-                start = time.perf_counter()
-                WAYS[way](model, x, y, arguments.draws)
-                seconds[way].append(time.perf_counter() - start)
+        ways = {
+            name: functools.partial(way, model, x, y, arguments.draws) for name, way in WAYS.items()
+        }
+        taken = medians(ways, arguments.rounds)
         count = 1 + arguments.draws * len(MAGNITUDES)
-        bare = np.median(seconds["bare evaluate"])
         print(f"{case}, {count} evaluations on {len(x)} digits")
-        for way, each in seconds.items():
-            whole = np.median(each)
-            print(f"  {way:20s} {1e3 * whole / count:7.2f} ms each   {whole / bare:5.2f}")
+        for name, seconds in taken.items():
+            ratio = seconds / taken["bare evaluate"]
+            print(f"  {name:20s} {1e3 * seconds / count:7.2f} ms each   {ratio:5.2f}")
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ def draw(
     key = sampling.make_key(seed, step)
     starts = [target.start for target in targets]
     shapes = [tuple(target.variable.shape) for target in targets]
-    stream = replica * 2**16  # A composition of more members than that has other worries.
+    stream = replica * 2**8  # A composition of more members than that has other worries.
     draws: Draws = []
     for member in noise.members:
         if member.law is None:
@@ -222,7 +222,7 @@ def warn_below_resolution(noise: Noise, targets: Sequence[Target], magnitude: Te
     for member, size in zip(noise.members, np.ravel(magnitude), strict=True):
         coarse = []
         # What moves every weight shows in a corner of them.
-        parts = [_corner(t) for t in targets] if isinstance(member, Additive) else targets
+        parts = _corners(targets) if isinstance(member, Additive) else targets
         # In double precision, what is lost to the variable's dtype is still there.
         clean = [tf.cast(tf.convert_to_tensor(part.variable), tf.float64) for part in parts]
         noisy = perturb(member, parts, clean, seed=0, step=0, magnitude=size)
@@ -241,7 +241,12 @@ def warn_below_resolution(noise: Noise, targets: Sequence[Target], magnitude: Te
             )
 
 
-def _corner(target: Target) -> Target:
-    """The target cut to at most 16 along each axis, as a constant."""
-    value = tf.convert_to_tensor(target.variable.value)
-    return dataclasses.replace(target, variable=value[tuple(slice(16) for _ in value.shape)])
+def _corners(targets: Sequence[Target]) -> list[Target]:
+    """The targets cut to at most 16 along each axis, as constants, and next to each other."""
+    values = [tf.convert_to_tensor(target.variable.value) for target in targets]
+    corners = [value[tuple(slice(16) for _ in value.shape)] for value in values]
+    starts = sampling.offsets([corner.shape for corner in corners])
+    return [
+        dataclasses.replace(target, variable=corner, start=start)
+        for target, corner, start in zip(targets, corners, starts, strict=True)
+    ]

@@ -1,12 +1,14 @@
 """Stateless in-graph random numbers: every element of every variable has its own.
 
 A draw is a pure function of `(seed, step, position)`. `seed` and `step` are the key of a
-Philox4x32-10 generator (Salmon et al. 2011) and the element's position in the model, counted over all
-of `model.variables`, is the generator's counter. So no two elements share a stream, a variable's
+Threefry-2x32-20 generator (Salmon et al. 2011) and the element's position in the model, counted over
+all of `model.variables`, is the generator's counter. So no two elements share a stream, a variable's
 numbers do not depend on which others are perturbed, and one call can draw for many variables at once.
 
-The numbers are the generator's raw bits and arithmetic of our own, because TensorFlow's own normals
-differ between XLA and plain graphs, while the bits agree.
+It is the generator of `tf.random` with `alg="threefry"`, which TensorFlow has on CPU only in graphs
+compiled by XLA, and where an element's bits depend on how many are drawn. So it is written out here. The
+other one, Philox, takes XLA twice as long; and TensorFlow's own normals differ between XLA and plain
+graphs, so from bits to numbers it is arithmetic of our own, too.
 """
 
 import functools
@@ -21,9 +23,10 @@ import tensorflow as tf
 Tensor = Any  # TensorFlow ships no types.
 Law = Literal["normal", "truncated_normal", "uniform", "sign"]
 
-_PHILOX = 1  # `tf.random.Algorithm.PHILOX`, as the op's attribute wants it.
-_BLOCK = 4  # 32-bit words per value of a Philox counter.
-_ALIGNMENT = 64  # Elements: slices of a draw that start on 256 bytes are views, not copies.
+_ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
+_PARITY = 0x1BD11BDA
+_STREAM = 2**40  # Counters of a stream: a pair of elements has one.
+_ALIGNMENT = 64  # Elements: pieces of a draw that start on 256 bytes are views, not copies.
 _ROW = 1024  # XLA on CPU draws rows of this length several times faster than odd shapes.
 
 # The inverse of the normal distribution function, as Giles (2012), "Approximating the erfinv function",
@@ -38,9 +41,9 @@ _INVERSE = (
 _LOG2 = (0.02584144, -0.09595645, 0.18194887, -0.27560031, 0.44254494)
 _LN2 = 0.6931471805599453
 
-_COMPILED = 2**16  # Elements: fewer are drawn sooner than a kernel for them is compiled.
+_COMPILED = 2**14  # Elements: fewer are drawn sooner than a kernel for them is compiled.
 _BATCH = 128  # Examples: what is assumed of a batch whose size is not known.
-_CHOICE = 2**32 - 1  # The stream of `choose`, past those that noises count up from 0.
+_CHOICE = 2**24 - 1  # The stream of `choose`, past those that noises count up from 0.
 _TWO_SIGMAS = 0.9544997361036416  # P(|n| <= 2).
 
 
@@ -77,10 +80,7 @@ def offsets(shapes: Sequence[Sequence[int]]) -> list[int]:
 
 def make_key(seed: Tensor, step: Tensor) -> Tensor:
     """The generator's key, a scalar `uint64`: the seed above, the step below (both modulo 2^32)."""
-    low = tf.bitwise.bitwise_and(tf.cast(step, tf.uint64), tf.constant(2**32 - 1, tf.uint64))
-    return tf.bitwise.bitwise_or(
-        tf.bitwise.left_shift(tf.cast(seed, tf.uint64), tf.constant(32, tf.uint64)), low
-    )
+    return _join(tf.cast(step, tf.uint32), tf.cast(seed, tf.uint32))
 
 
 def draw(
@@ -105,7 +105,7 @@ def draw(
         key: What `make_key` returns.
         starts: For each variable, where it begins: see `offsets`.
         shapes: For each variable, its shape.
-        stream: An int below 2^32: draws of different streams are independent.
+        stream: An int below 2^24: draws of different streams are independent.
 
     Returns:
         A list of `float32` tensors of these shapes.
@@ -115,10 +115,10 @@ def draw(
         begin = starts[first]
         length = starts[last] + prod(shapes[last]) - begin
         compiled = length >= _COMPILED and xla_works()
-        flat = _kernel(law, begin, length, stream, compiled)(key)
-        for start, shape in zip(starts[first : last + 1], shapes[first : last + 1], strict=True):
-            size = prod(shape)
-            results.append(tf.reshape(flat[start - begin : start - begin + size], shape))
+        numbers = _kernel(law, begin, length, stream, compiled)(key)
+        results += _cut(
+            numbers, [start - begin for start in starts[first : last + 1]], shapes[first : last + 1]
+        )
     return results
 
 
@@ -139,8 +139,8 @@ def draw_shape(law: Law, key: Tensor, start: int, shape: Sequence[int | Tensor])
     # A kernel is compiled for each length that occurs: with one unknown, for each size of a batch.
     compiled = prod(known) * _BATCH >= _COMPILED and xla_works()
     length = tf.reduce_prod(shape)
-    flat = _unsized_kernel(law, start, compiled)(key, length)
-    return tf.reshape(flat[:length], shape)
+    rows = _unsized_kernel(law, start, compiled)(key, length)
+    return tf.reshape(tf.reshape(rows, [-1])[:length], shape)
 
 
 def draw_signs(key: Tensor, start: int, shape: Sequence[int | Tensor]) -> Tensor:
@@ -155,14 +155,14 @@ def draw_signs(key: Tensor, start: int, shape: Sequence[int | Tensor]) -> Tensor
         shape: Its dimensions: ints and scalar `int32` tensors, as `keras.ops.shape` returns.
     """
     count = tf.reduce_prod(shape)
-    words = tf.reshape(_bits(start, 0, key, -(-count // 32)), [-1])[: -(-count // 32)]
+    words = tf.reshape(_words(_bits(start, 0, key, -(-count // 32))), [-1])[: -(-count // 32)]
     signs = _sign(tf.bitwise.left_shift(words[:, None], tf.range(32)))
     return tf.reshape(tf.reshape(signs, [-1])[:count], shape)
 
 
 def choose(key: Tensor, count: int) -> Tensor:
     """Draws a scalar `int64` from 0 to `count - 1`, each as likely to within `count` in 2^32."""
-    word = tf.bitcast(_bits(0, _CHOICE, key, 1)[0, 0], tf.uint32)
+    word, _ = _split(_bits(0, _CHOICE, key, 1)[0, 0])
     return tf.cast(word, tf.int64) % count
 
 
@@ -189,6 +189,20 @@ def _runs(starts: Sequence[int], shapes: Sequence[Sequence[int]]) -> list[tuple[
     return runs
 
 
+def _cut(numbers: Tensor, starts: Sequence[int], shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Cuts rows of numbers into variables, of which the first starts at 0: into views, in one op."""
+    ends = [*starts[1:], numbers.shape.num_elements()]
+    sizes = [(end - start) // _ALIGNMENT for start, end in zip(starts, ends, strict=True)]
+    pieces = tf.split(tf.reshape(numbers, [-1, _ALIGNMENT]), sizes)
+    return [
+        tf.reshape(
+            piece if size * _ALIGNMENT == prod(shape) else tf.reshape(piece, [-1])[: prod(shape)],
+            shape,
+        )
+        for piece, size, shape in zip(pieces, sizes, shapes, strict=True)
+    ]
+
+
 @functools.cache
 def _kernel(
     law: Law, begin: int, length: int, stream: int, compiled: bool
@@ -204,18 +218,14 @@ def _unsized_kernel(law: Law, begin: int, compiled: bool) -> Callable[[Tensor, T
 
 
 def _compiled(law: Law, bits: Callable[..., Tensor], compiled: bool) -> Callable[..., Tensor]:
-    transform = functools.partial(_transform, law)
+    transform = _LAWS[law]
     if compiled:
-        # Apart from each other, because the generator's loop is slower with more in it; and from
-        # whatever uses them, because XLA would draw again for each use. Of partials, which have no code
+        # Apart from each other, because XLA on CPU works in lanes of the largest type there is; and from
+        # whatever uses them, because it would draw again for each use. Of partials, which have no code
         # of their own, TensorFlow does not warn that the same code is traced again and again.
-        bits = tf.function(bits, jit_compile=True)
-        transform = tf.function(transform, jit_compile=True)
-    return lambda *arguments: transform(bits(*arguments))
-
-
-def _transform(law: Law, bits: Tensor) -> Tensor:
-    return tf.reshape(_LAWS[law](bits), [-1])
+        bits = tf.function(bits, jit_compile=True, autograph=False)
+        transform = tf.function(functools.partial(transform), jit_compile=True, autograph=False)
+    return lambda *arguments: transform(_words(bits(*arguments)))
 
 
 @functools.cache
@@ -230,14 +240,42 @@ def xla_works() -> bool:
 
 
 def _bits(begin: int, stream: int, key: Tensor, length: int | Tensor) -> Tensor:
-    """The generator's output words for the elements from `begin`, as rows of `int32`."""
-    return tf.raw_ops.StatelessRandomUniformFullIntV2(
-        shape=[-(-length // _ROW), _ROW],
-        key=tf.reshape(key, [1]),
-        counter=tf.constant([begin // _BLOCK, stream], tf.uint64),
-        alg=_PHILOX,
-        dtype=tf.int32,
-    )
+    """The generator's output for the elements from `begin`: rows of `uint64`, one for two elements."""
+    first = tf.constant(stream * _STREAM + begin // 2, tf.uint64)
+    rows = -(-length // _ROW)
+    counter = tf.reshape(tf.range(rows * (_ROW // 2)), [rows, _ROW // 2])
+    return _threefry(key, first + tf.cast(counter, tf.uint64))
+
+
+def _words(pairs: Tensor) -> Tensor:
+    """The words of rows of pairs of them, as `int32`."""
+    return tf.reshape(tf.bitcast(pairs, tf.int32), [-1, _ROW])
+
+
+def _threefry(key: Tensor, counter: Tensor) -> Tensor:
+    """Threefry-2x32-20, with pairs of words, the first below the second, as `uint64`."""
+    k0, k1 = _split(key)
+    keys = k0, k1, k0 ^ k1 ^ _PARITY
+    x0, x1 = _split(counter)
+    x0, x1 = x0 + k0, x1 + k1
+    for i in range(20):
+        bits = _ROTATIONS[i % 8]
+        x0 += x1
+        x1 = tf.bitwise.left_shift(x1, bits) | tf.bitwise.right_shift(x1, 32 - bits)
+        x1 ^= x0
+        if i % 4 == 3:
+            turn = i // 4 + 1
+            x0 += keys[turn % 3]
+            x1 += keys[(turn + 1) % 3] + turn
+    return _join(x0, x1)
+
+
+def _split(pair: Tensor) -> tuple[Tensor, Tensor]:
+    return tf.cast(pair, tf.uint32), tf.cast(tf.bitwise.right_shift(pair, 32), tf.uint32)
+
+
+def _join(low: Tensor, high: Tensor) -> Tensor:
+    return tf.cast(low, tf.uint64) | tf.bitwise.left_shift(tf.cast(high, tf.uint64), 32)
 
 
 def _uniform(bits: Tensor) -> Tensor:

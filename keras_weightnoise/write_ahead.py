@@ -6,6 +6,7 @@ before.
 """
 
 import enum
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -43,36 +44,30 @@ class WriteAheadLog:
 
     def inject(self, active: bool | Tensor) -> "Run":
         """Makes the ops that begin a step: copy, mark, inject. None of it unless `active`."""
-        if isinstance(active, bool):
-            noisy = self._inject() if active else self._now()
-        else:
-            noisy = tf.cond(active, self._inject, self._now)
-        uses = [] if tf.executing_eagerly() else [_Uses(v.value) for v in self._variables]
-        return Run(noisy, uses, active)
-
-    def _inject(self) -> list[list[Tensor]]:
-        variables = [v.value for v in self._variables]
-        copies = [
-            assign(clean, lambda r, v=v: local(v)[r])
-            for clean, v in zip(self._clean, variables, strict=True)
+        # By replica, by variable. Each is read once: in a large model, ops are what the first step costs.
+        clean = [
+            [tf.convert_to_tensor(local(v.value)[r]) for v in self._variables]
+            for r in range(len(local(self._dirty)))
         ]
+        inject = functools.partial(self._inject, clean)
+        unchanged = clean if self._own_noise else clean[:1]
+        if isinstance(active, bool):
+            noisy = inject() if active else unchanged
+        else:
+            noisy = tf.cond(active, inject, lambda: unchanged)
+        uses = [] if tf.executing_eagerly() else [_Uses(v.value) for v in self._variables]
+        return Run(clean, noisy, uses, active)
+
+    def _inject(self, clean: list[list[Tensor]]) -> list[list[Tensor]]:
+        copies = [assign(copy, lambda r, i=i: clean[r][i]) for i, copy in enumerate(self._clean)]
         with tf.control_dependencies(made(copies)):
-            mark = assign(self._dirty, tf.ones([len(variables)], tf.bool))
-        values = [tf.convert_to_tensor(clean) for clean in self._clean]
-        noisy = [self._make_noisy(values, replica) for replica in self._replicas()]
+            mark = assign(self._dirty, tf.ones([len(copies)], tf.bool))
+        replicas = range(len(clean) if self._own_noise else 1)
+        noisy = [self._make_noisy(clean[0], replica) for replica in replicas]
         with tf.control_dependencies(made([mark])):
-            for i, v in enumerate(variables):
-                assign(v, lambda r, i=i: noisy[r if self._own_noise else 0][i])
+            for i, v in enumerate(self._variables):
+                assign(v.value, lambda r, i=i: noisy[r if self._own_noise else 0][i])
         return noisy
-
-    def _now(self) -> list[list[Tensor]]:
-        """What the variables hold, in the form of what `_inject` puts there."""
-        values = [local(v.value) for v in self._variables]
-        return [[tf.convert_to_tensor(v[r]) for v in values] for r in self._replicas()]
-
-    def _replicas(self) -> range:
-        """The numbers of the replicas that have noisy values of their own."""
-        return range(len(local(self._dirty)) if self._own_noise else 1)
 
     def restore(self, run: "Run", indices: Iterable[int]) -> Tensor | None:
         """Makes the ops that put clean values back. Returns what an update of them has to wait for."""
@@ -130,7 +125,9 @@ class WriteAheadLog:
                 untouched.append(i)
 
         def reset() -> Tensor:
-            ops = [self._reset(i) for i in untouched]
+            ops = [
+                assign(self._variables[i].value, lambda r, i=i: run.clean[r][i]) for i in untouched
+            ]
             with tf.control_dependencies(made(ops)):
                 return tf.constant(True)
 
@@ -139,10 +136,6 @@ class WriteAheadLog:
         elif untouched:
             settled.append(tf.cond(run.active, reset, lambda: tf.constant(False)))
         return settled
-
-    def _reset(self, i: int) -> Any:
-        clean = self._clean[i]
-        return assign(self._variables[i].value, lambda r: local(clean)[r])
 
     def _settle_if_marked(self, run: "Run", i: int) -> Any:
         variable, clean = self._variables[i].value, self._clean[i]
@@ -171,8 +164,15 @@ class Run:
         unread: Numbers of the variables that were restored before anything had read them.
     """
 
-    def __init__(self, noisy: list[list[Tensor]], uses: "list[_Uses]", active: Any) -> None:
+    def __init__(
+        self,
+        clean: list[list[Tensor]],
+        noisy: list[list[Tensor]],
+        uses: "list[_Uses]",
+        active: Any,
+    ) -> None:
         self.graph = current_graph()
+        self.clean = clean
         self.noisy = noisy
         self.uses = uses
         self.active = active
@@ -242,7 +242,7 @@ def assign(variable: Any, value: Any) -> Any:
         v.assign(value(r) if callable(value) else value, read_value=False)
         for r, v in enumerate(local(variable))
     ]
-    return tf.group(*made(ops))
+    return ops[0] if len(ops) == 1 else tf.group(*made(ops))
 
 
 def made(ops: Iterable[Any]) -> list[Any]:

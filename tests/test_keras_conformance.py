@@ -181,7 +181,10 @@ def test_is_the_plain_layer_at_noisy_kernels(layer, init, shape, dtype, compiled
 
     # What the call leaves behind is what it leaves without the wrapper, and kernels are untouched.
     for v, other, old in zip(plain.variables, twin.variables, before, strict=True):
-        np.testing.assert_array_equal(v, old if id(v) in values else other)
+        if id(v) in values:
+            np.testing.assert_array_equal(v, old)
+        else:  # Equal to rounding, as the draw in a graph is to the one outside.
+            np.testing.assert_allclose(v, other, rtol=1e-5)
 
     for v, old in zip(plain.variables, before, strict=True):
         v.assign(old)

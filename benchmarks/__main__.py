@@ -1,0 +1,10 @@
+"""All the benchmarks, one after the other: `python benchmarks`."""
+
+import pathlib
+import subprocess
+import sys
+
+for name in ("step", "wrapper", "sampler", "scaling", "memory", "sweep", "ensemble"):
+    print(f"== {name}.py", flush=True)
+    path = pathlib.Path(__file__).with_name(f"{name}.py")
+    subprocess.run([sys.executable, path], check=True)
