@@ -41,7 +41,7 @@ _INVERSE = (
 _LOG2 = (0.02584144, -0.09595645, 0.18194887, -0.27560031, 0.44254494)
 _LN2 = 0.6931471805599453
 
-_COMPILED = 2**14  # Elements: fewer are drawn sooner than a kernel for them is compiled.
+_COMPILED = 2**13  # Elements: fewer are drawn sooner than a kernel for them is compiled.
 _BATCH = 128  # Examples: what is assumed of a batch whose size is not known.
 _CHOICE = 2**24 - 1  # The stream of `choose`, past those that noises count up from 0.
 _TWO_SIGMAS = 0.9544997361036416  # P(|n| <= 2).
@@ -115,7 +115,8 @@ def draw(
         begin = starts[first]
         length = starts[last] + prod(shapes[last]) - begin
         compiled = length >= _COMPILED and xla_works()
-        numbers = _kernel(law, begin, length, stream, compiled)(key)
+        bits = _bits_kernel(length, compiled)(key, _counter(begin, stream))
+        numbers = _transform_kernel(law, compiled)(_words(bits))
         results += _cut(
             numbers, [start - begin for start in starts[first : last + 1]], shapes[first : last + 1]
         )
@@ -139,8 +140,9 @@ def draw_shape(law: Law, key: Tensor, start: int, shape: Sequence[int | Tensor])
     # A kernel is compiled for each length that occurs: with one unknown, for each size of a batch.
     compiled = prod(known) * _BATCH >= _COMPILED and xla_works()
     length = tf.reduce_prod(shape)
-    rows = _unsized_kernel(law, start, compiled)(key, length)
-    return tf.reshape(tf.reshape(rows, [-1])[:length], shape)
+    bits = _bits_kernel(None, compiled)(key, _counter(start), length)
+    numbers = _transform_kernel(law, compiled)(_words(bits))
+    return tf.reshape(tf.reshape(numbers, [-1])[:length], shape)
 
 
 def draw_signs(key: Tensor, start: int, shape: Sequence[int | Tensor]) -> Tensor:
@@ -155,14 +157,15 @@ def draw_signs(key: Tensor, start: int, shape: Sequence[int | Tensor]) -> Tensor
         shape: Its dimensions: ints and scalar `int32` tensors, as `keras.ops.shape` returns.
     """
     count = tf.reduce_prod(shape)
-    words = tf.reshape(_words(_bits(start, 0, key, -(-count // 32))), [-1])[: -(-count // 32)]
+    length = -(-count // 32)
+    words = tf.reshape(_words(_bits(key, _counter(start), length)), [-1])[:length]
     signs = _sign(tf.bitwise.left_shift(words[:, None], tf.range(32)))
     return tf.reshape(tf.reshape(signs, [-1])[:count], shape)
 
 
 def choose(key: Tensor, count: int) -> Tensor:
     """Draws a scalar `int64` from 0 to `count - 1`, each as likely to within `count` in 2^32."""
-    word, _ = _split(_bits(0, _CHOICE, key, 1)[0, 0])
+    word, _ = _split(_bits(key, _counter(0, _CHOICE), 1)[0, 0])
     return tf.cast(word, tf.int64) % count
 
 
@@ -203,29 +206,29 @@ def _cut(numbers: Tensor, starts: Sequence[int], shapes: Sequence[Sequence[int]]
     ]
 
 
-@functools.cache
-def _kernel(
-    law: Law, begin: int, length: int, stream: int, compiled: bool
-) -> Callable[[Tensor], Tensor]:
-    """The ops that draw for these elements: compiled, they take a third of the time on CPU."""
-    return _compiled(law, functools.partial(_bits, begin, stream, length=length), compiled)
+# The kernels are apart from each other, because XLA on CPU works in lanes of the largest type there is; and
+# from whatever uses them, because it would draw again for each use.
 
 
 @functools.cache
-def _unsized_kernel(law: Law, begin: int, compiled: bool) -> Callable[[Tensor, Tensor], Tensor]:
-    """The same for a number of elements that is given when it runs."""
-    return _compiled(law, functools.partial(_bits, begin, 0), compiled)
+def _bits_kernel(length: int | None, compiled: bool) -> Callable[..., Tensor]:
+    """`_bits` for so many elements, or as many as it is told; compiled, for which it is made."""
+    bits = _bits if length is None else functools.partial(_bits, length=length)
+    return _compile(bits) if compiled else bits
 
 
-def _compiled(law: Law, bits: Callable[..., Tensor], compiled: bool) -> Callable[..., Tensor]:
-    transform = _LAWS[law]
-    if compiled:
-        # Apart from each other, because XLA on CPU works in lanes of the largest type there is; and from
-        # whatever uses them, because it would draw again for each use. Of partials, which have no code
-        # of their own, TensorFlow does not warn that the same code is traced again and again.
-        bits = tf.function(bits, jit_compile=True, autograph=False)
-        transform = tf.function(functools.partial(transform), jit_compile=True, autograph=False)
-    return lambda *arguments: transform(_words(bits(*arguments)))
+@functools.cache
+def _transform_kernel(law: Law, compiled: bool) -> Callable[[Tensor], Tensor]:
+    """From words to numbers."""
+    return _compile(_LAWS[law]) if compiled else _LAWS[law]
+
+
+def _compile(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    # Of partials, which have no code of their own, TensorFlow does not warn that the same code is traced
+    # again and again.
+    return tf.function(  # type: ignore[no-any-return]
+        functools.partial(function), jit_compile=True, autograph=False
+    )
 
 
 @functools.cache
@@ -239,12 +242,16 @@ def xla_works() -> bool:
     return True
 
 
-def _bits(begin: int, stream: int, key: Tensor, length: int | Tensor) -> Tensor:
-    """The generator's output for the elements from `begin`: rows of `uint64`, one for two elements."""
-    first = tf.constant(stream * _STREAM + begin // 2, tf.uint64)
+def _counter(start: int, stream: int = 0) -> Tensor:
+    """The generator's counter at an element."""
+    return tf.constant(stream * _STREAM + start // 2, tf.uint64)
+
+
+def _bits(key: Tensor, counter: Tensor, length: int | Tensor) -> Tensor:
+    """The generator's output from a counter on: rows of `uint64`, one for two elements."""
     rows = -(-length // _ROW)
-    counter = tf.reshape(tf.range(rows * (_ROW // 2)), [rows, _ROW // 2])
-    return _threefry(key, first + tf.cast(counter, tf.uint64))
+    steps = tf.reshape(tf.range(rows * (_ROW // 2)), [rows, _ROW // 2])
+    return _threefry(key, counter + tf.cast(steps, tf.uint64))
 
 
 def _words(pairs: Tensor) -> Tensor:

@@ -168,7 +168,7 @@ def test_the_bits_are_those_of_tensorflow():
             dtype=tf.int32,
         )
 
-    ours = sampling._words(sampling._bits(0, 0, key, 2 * n))
+    ours = sampling._words(sampling._bits(key, sampling._counter(0), 2 * n))
     np.testing.assert_array_equal(tf.reshape(ours, [n, 2]), tf.transpose(theirs()))
 
 
