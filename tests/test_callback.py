@@ -501,8 +501,7 @@ HOOKS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("error", [Failure("stop"), KeyboardInterrupt()], ids=repr)
-@pytest.mark.parametrize("order", [0, 1])
+@pytest.mark.parametrize(("order", "error"), [(0, Failure("stop")), (1, KeyboardInterrupt())])
 @pytest.mark.parametrize("hook", HOOKS)
 def test_error_in_a_hook(hook, order, error):
     def make():
