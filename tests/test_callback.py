@@ -637,6 +637,25 @@ def test_copies(duplicate, fitted):
     assert same(trained(copied), trained(noise))
 
 
+@pytest.mark.parametrize("frequency", ["batch", "epoch"])
+def test_no_copy_of_the_weights_is_kept_after_a_fit(frequency):
+    model = linear()
+    model.compile(keras.optimizers.SGD(0.1), loss=mean_output, jit_compile=False)
+    noise = WeightNoiseCallback(0.3, frequency=frequency)
+    sizes = []
+
+    def kept(batch=None, logs=None):
+        step = noise._step
+        copies = [*step._log._clean, *(step._held_draws._variables() if step._held_draws else [])]
+        sizes.append(sum(int(tf.size(copy)) for copy in copies))
+
+    fit(model, noise, keras.callbacks.LambdaCallback(on_train_batch_end=kept))
+    kept()
+    weights = sum(w.size for w in model.get_weights())
+    assert sizes[0] == (weights if frequency == "batch" else 2 * weights)
+    assert sizes[-1] == 0
+
+
 def test_nothing_stays_behind():
     model = small()
     noise = WeightNoiseCallback(0.3)
