@@ -127,6 +127,21 @@ def test_no_two_variables_share_numbers():
     assert len(values) - len(np.unique(values)) < 2 * len(values) ** 2 / 2**25 + 5
 
 
+@pytest.mark.parametrize("law", [*LAWS, "sign"])
+@pytest.mark.parametrize("shapes", [[(0, 3)], [(5,), (0,), (70,)], [(0,), (300, 40)]], ids=str)
+def test_a_variable_without_elements(law, shapes):
+    starts, key = sampling.offsets(shapes), sampling.make_key(5, 6)
+    draws = sampling.draw(law, key, starts, shapes)
+    assert [tuple(x.shape) for x in draws] == shapes
+    # The others have what they have without it.
+    others = [i for i, x in enumerate(shapes) if 0 not in x]
+    alone = sampling.draw(law, key, [starts[i] for i in others], [shapes[i] for i in others])
+    for i, x in zip(others, alone, strict=True):
+        np.testing.assert_allclose(x, draws[i], rtol=0, atol=2e-6)
+    batch = tf.constant(0)
+    assert tf.function(lambda n: sampling.draw_shape(law, key, 0, [n, 3]))(batch).shape == (0, 3)
+
+
 def test_offsets():
     starts = sampling.offsets(SHAPES)
     sizes = [int(np.prod(shape)) for shape in SHAPES]
