@@ -122,7 +122,7 @@ def draw(
     key = sampling.make_key(seed, step)
     starts = [target.start for target in targets]
     shapes = [tuple(target.variable.shape) for target in targets]
-    stream = replica * 2**8  # A composition of more members than that has other worries.
+    stream = replica * len(noise.members)
     draws: Draws = []
     for member in noise.members:
         if member.law is None:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from scipy import stats
 
 from keras_weightnoise import noises as N
-from keras_weightnoise.perturbation import perturb, warn_below_resolution
+from keras_weightnoise.perturbation import draw, perturb, warn_below_resolution
 from keras_weightnoise.schedules import CosineRamp, LinearRamp
 from keras_weightnoise.selection import Target
 
@@ -637,3 +637,10 @@ def test_random_arguments(seed):
         assert x.shape == w.shape
         assert np.all(np.isfinite(x))
         assert N.get(keras.saving.serialize_keras_object(noise)) == noise
+
+
+def test_replicas_share_no_numbers_however_many_noises_are_composed():
+    many = N.Compose([N.Gaussian(0.1)] * 257)
+    draws = [draw(many, [target((3,))], seed=1, step=0, replica=r) for r in range(2)]
+    values = np.array([of_member[0] for of_replica in draws for of_member in of_replica])
+    assert len(np.unique(values)) == values.size == 2 * 257 * 3
