@@ -27,28 +27,24 @@ def medians(ways, rounds, repeats=1):
 
 
 class Stopwatch(keras.callbacks.Callback):
-    """Collects the seconds that steps take: the very first, and those that are not first in a fit."""
+    """Collects the seconds that steps take, but for those that are first in a fit."""
 
     def __init__(self):
         super().__init__()
-        self.first = None
         self.seconds = []
 
     def on_train_begin(self, logs=None):
-        self.begun = time.perf_counter()
         self.last = None
 
     def on_train_batch_end(self, batch, logs=None):
         now = time.perf_counter()
-        if self.first is None:
-            self.first = now - self.begun
         if self.last is not None:
             self.seconds.append(now - self.last)
         self.last = now
 
 
 def fit(ways, x, y, batch, rounds):
-    """Seconds per step and of the first one, of pairs of a compiled model and callbacks.
+    """Seconds per step, of pairs of a compiled model and callbacks.
 
     From the end of one step to the end of the next. (The whole of a `fit` says little: now and then, as
     of TensorFlow 2.21, tf.data takes as long again to shut down.)
@@ -59,5 +55,4 @@ def fit(ways, x, y, batch, rounds):
         # Ours is last: what others do when a step ends counts.
         callbacks = [*callbacks, watches[name]]
         model.fit(x, y, batch_size=batch, verbose=0, callbacks=callbacks)
-    taken = {name: float(np.median(watch.seconds)) for name, watch in watches.items()}
-    return taken, {name: watch.first for name, watch in watches.items()}
+    return {name: float(np.median(watch.seconds)) for name, watch in watches.items()}

@@ -26,8 +26,8 @@ def ways(n):
     @tf.function
     def ours():
         key = sampling.make_key(tf.constant(1, tf.int64), step.assign_add(1))
-        (noise,) = sampling.draw("normal", key, [0], [(n,)])
-        weights.assign_add(0.01 * noise)
+        (noise,) = sampling.draw("normal", key, [0], [(n,)], scale=tf.constant(0.01))
+        weights.assign_add(noise)
 
     @tf.function
     def stateless():

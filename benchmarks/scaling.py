@@ -55,7 +55,7 @@ def main():
             model.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=False)
             ways[way] = model, WAYS[way]()
         x = np.ones((steps, 1), "float32")
-        taken, _ = fit(ways, x, x, 1, arguments.rounds)
+        taken = fit(ways, x, x, 1, arguments.rounds)
         plain, *others = (1e3 * taken[way] for way in SHOWN)
         added = "".join(f"  {each - plain:7.2f} ms" for each in others)
         per_weight = "".join(f"  {1e6 * (each - plain) / weights:6.2f}" for each in others)

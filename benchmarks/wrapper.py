@@ -46,7 +46,7 @@ def main():
             model = keras.Sequential([keras.Input((width,)), layer])
             model.compile(keras.optimizers.SGD(0.01), "mse", jit_compile=arguments.jit)
             ways[way] = model, []
-        taken, _ = fit(ways, x, x, arguments.batch, arguments.rounds)
+        taken = fit(ways, x, x, arguments.batch, arguments.rounds)
         print(f"Dense({width}), batch {arguments.batch}{', XLA' if arguments.jit else ''}")
         for way, seconds in taken.items():
             print(

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras_weightnoise.assignment import Assigned
 from keras_weightnoise.perturbation import Draws, draw
 from keras_weightnoise.sampling import Tensor
-from keras_weightnoise.write_ahead import local, made, resize, state
+from keras_weightnoise.write_ahead import free, local, made, overwrite, state
 
 
 class HeldDraws:
@@ -63,12 +63,12 @@ class HeldDraws:
         """Takes memory for draws, and forgets those there were. Not in a graph."""
         self._step.assign(-1)
         for variable in self._variables():
-            resize(variable, variable.shape)
+            overwrite(variable, [tf.zeros(v.shape, v.dtype) for v in local(variable)])
 
     def release(self) -> None:
         """Frees it, until it is reserved again. Not in a graph."""
         for variable in self._variables():
-            resize(variable, [0])
+            free(variable)
 
     def _variables(self) -> list[tf.Variable]:
         return [v for of_noise in self._kept for each in of_noise for v in each or ()]

@@ -1,6 +1,5 @@
 """One draw for many weights: from clean values, a seed and a step to perturbed values."""
 
-import dataclasses
 import functools
 import warnings
 from collections.abc import Callable, Sequence
@@ -18,6 +17,13 @@ Draws = list[list[Tensor] | None]
 
 # The standard deviations of the draws.
 _UNIT = {"normal": 1.0, "truncated_normal": 0.8796256610342398, "uniform": 3**-0.5, "sign": 1.0}
+# The numbers that half of the draws' sum of squares is below.
+_HALF = {
+    "normal": 1.5381722545,
+    "truncated_normal": 1.3145250803,
+    "uniform": 0.5 ** (1 / 3),
+    "sign": 1.0,
+}
 
 
 # AutoGraph has nothing to convert here, and TensorFlow 2.18 stumbles over `match`.
@@ -95,11 +101,19 @@ def perturb_assigned(
             own = clean[len(results) : len(results) + len(targets)]
             if draws is None:
                 numbers = functools.partial(
-                    draw, noise, targets, seed=seed, step=step, replica=replica
+                    draw,
+                    noise,
+                    targets,
+                    seed=seed,
+                    step=step,
+                    replica=replica,
+                    magnitude=sizes[i],
                 )
             else:
                 numbers = functools.partial(draws.__getitem__, i)
-            results += _perturb_if_active(noise, targets, own, sizes[i], numbers)
+            results += _perturb_if_active(
+                noise, targets, own, sizes[i], numbers, scaled=draws is None
+            )
         return results
 
     if differentiable:
@@ -108,7 +122,13 @@ def perturb_assigned(
 
 
 def draw(
-    noise: Noise, targets: Sequence[Target], *, seed: Tensor, step: Tensor, replica: int = 0
+    noise: Noise,
+    targets: Sequence[Target],
+    *,
+    seed: Tensor,
+    step: Tensor,
+    replica: int = 0,
+    magnitude: Tensor | None = None,
 ) -> Draws:
     """The random numbers that a noise wants: for each member one per element of each target, or `None`.
 
@@ -118,17 +138,21 @@ def draw(
         seed: See `perturb`.
         step: See `perturb`.
         replica: See `perturb`.
+        magnitude: Of `float32`. Where given, the numbers for additive noise come multiplied by it.
+            Defaults to `None`.
     """
     key = sampling.make_key(seed, step)
     starts = [target.start for target in targets]
     shapes = [tuple(target.variable.shape) for target in targets]
     stream = replica * len(noise.members)
     draws: Draws = []
-    for member in noise.members:
+    for i, member in enumerate(noise.members):
         if member.law is None:
             draws.append(None)
         else:
-            draws.append(sampling.draw(member.law, key, starts, shapes, stream))
+            scaled = magnitude is not None and isinstance(member, Additive)
+            scale = _split_magnitude(noise, magnitude)[i] if scaled else None
+            draws.append(sampling.draw(member.law, key, starts, shapes, stream, scale))
             stream += 1
     return draws
 
@@ -154,9 +178,10 @@ def _perturb_if_active(
     values: Sequence[Tensor],
     magnitude: Tensor,
     draws: Callable[[], Draws],
+    scaled: bool,
 ) -> list[Tensor]:
     def noisy() -> list[Tensor]:
-        return _apply(noise, targets, values, magnitude, draws())
+        return _apply(noise, targets, values, magnitude, draws(), scaled)
 
     active = is_active(magnitude)
     if isinstance(active, bool):
@@ -170,17 +195,26 @@ def _apply(
     values: Sequence[Tensor],
     magnitude: Tensor,
     draws: Draws,
+    scaled: bool,
 ) -> list[Tensor]:
-    sizes = tf.unstack(magnitude) if len(noise.members) > 1 else [magnitude]
+    sizes = _split_magnitude(noise, magnitude)
     results = [tf.cast(v, tf.float64 if v.dtype == tf.float64 else tf.float32) for v in values]
     for member, size, of_member in zip(noise.members, sizes, draws, strict=True):
+        numbers = of_member or [None] * len(targets)
+        if isinstance(member, Additive) and not scaled:
+            numbers = [size * n for n in numbers]
         results = [
             member.perturb(
                 w, None if n is None else tf.cast(n, w.dtype), tf.cast(size, w.dtype), t.axes
             )
-            for w, n, t in zip(results, of_member or [None] * len(targets), targets, strict=True)
+            for w, n, t in zip(results, numbers, targets, strict=True)
         ]
     return [tf.cast(w, value.dtype) for w, value in zip(results, values, strict=True)]
+
+
+def _split_magnitude(noise: Noise, magnitude: Tensor) -> list[Tensor]:
+    """The magnitude of each member."""
+    return tf.unstack(magnitude) if len(noise.members) > 1 else [magnitude]
 
 
 def root_mean_squares(noise: Noise, targets: Sequence[Target], magnitude: Tensor) -> list[float]:
@@ -194,25 +228,16 @@ def root_mean_squares(noise: Noise, targets: Sequence[Target], magnitude: Tensor
         magnitude: What `noise.magnitude_at` returns.
     """
     clean = [tf.cast(tf.convert_to_tensor(t.variable.value), tf.float64) for t in targets]
-    if isinstance(noise, Additive):
-        size = tf.cast(magnitude, tf.float64)
-        noisy = [
-            noise.perturb(
-                w, tf.fill(w.shape, tf.cast(_UNIT[noise.law], tf.float64)), size, target.axes
-            )
-            for w, target in zip(clean, targets, strict=True)
-        ]
-    else:
-        noisy = perturb(noise, targets, clean, seed=0, step=0, magnitude=magnitude)
+    noisy = _perturb_typically(noise, targets, clean, magnitude, _UNIT)
     return [float(tf.sqrt(tf.reduce_mean((a - b) ** 2))) for a, b in zip(noisy, clean, strict=True)]
 
 
 def warn_below_resolution(noise: Noise, targets: Sequence[Target], magnitude: Tensor) -> None:
     """Warns of the variables that are too coarse for the noise.
 
-    That is where, in one draw, more than half of a noise (of the sum of its squares) falls on
-    weights that come back unchanged, because it is less than half the distance to the next number
-    of their dtype.
+    That is where more than half of a noise (of the sum of its squares) falls on weights that come back
+    unchanged, because it is less than half the distance to the next number of their dtype. Of additive
+    noise, the number is looked at that has half of it below and half above; of other noise, one draw.
 
     Args:
         noise: The noise model.
@@ -221,17 +246,16 @@ def warn_below_resolution(noise: Noise, targets: Sequence[Target], magnitude: Te
     """
     for member, size in zip(noise.members, np.ravel(magnitude), strict=True):
         coarse = []
-        # What moves every weight shows in a corner of them.
-        parts = _corners(targets) if isinstance(member, Additive) else targets
+        values = [tf.convert_to_tensor(target.variable.value) for target in targets]
+        if isinstance(member, Additive):
+            # What moves every weight shows in a corner of them.
+            values = [value[tuple(slice(16) for _ in value.shape)] for value in values]
         # In double precision, what is lost to the variable's dtype is still there.
-        clean = [tf.cast(tf.convert_to_tensor(part.variable), tf.float64) for part in parts]
-        noisy = perturb(member, parts, clean, seed=0, step=0, magnitude=size)
+        clean = [tf.cast(value, tf.float64) for value in values]
+        noisy = _perturb_typically(member, targets, clean, size, _HALF)
         for target, before, after in zip(targets, clean, noisy, strict=True):
-            dtype = target.variable.dtype
-            power = tf.square(after - before)
-            lost = tf.where(tf.equal(tf.cast(before, dtype), tf.cast(after, dtype)), power, 0.0)
-            if 2.0 * tf.reduce_sum(lost) > tf.reduce_sum(power):
-                coarse.append(f"{target.variable.path} ({dtype})")
+            if _is_lost(before.numpy(), after.numpy(), target.variable.dtype):
+                coarse.append(f"{target.variable.path} ({target.variable.dtype})")
         if coarse:
             warnings.warn(
                 f"Most of the noise is lost to rounding in {', '.join(coarse)}. Expected a "
@@ -241,12 +265,26 @@ def warn_below_resolution(noise: Noise, targets: Sequence[Target], magnitude: Te
             )
 
 
-def _corners(targets: Sequence[Target]) -> list[Target]:
-    """The targets cut to at most 16 along each axis, as constants, and next to each other."""
-    values = [tf.convert_to_tensor(target.variable.value) for target in targets]
-    corners = [value[tuple(slice(16) for _ in value.shape)] for value in values]
-    starts = sampling.offsets([corner.shape for corner in corners])
-    return [
-        dataclasses.replace(target, variable=corner, start=start)
-        for target, corner, start in zip(targets, corners, starts, strict=True)
-    ]
+def _is_lost(before: np.ndarray, after: np.ndarray, dtype: str) -> bool:
+    """Whether more than half of the sum of squares of a noise is gone in a dtype."""
+    narrow = tf.as_dtype(dtype).as_numpy_dtype
+    with np.errstate(all="ignore"):  # Weights may be infinite, there or already here.
+        power = np.square(after - before)
+        return bool(
+            2.0 * np.sum(power[before.astype(narrow) == after.astype(narrow)]) > np.sum(power)
+        )
+
+
+def _perturb_typically(
+    noise: Noise,
+    targets: Sequence[Target],
+    clean: Sequence[Tensor],
+    magnitude: Tensor,
+    typical: dict[str, float],
+) -> list[Tensor]:
+    """Perturbs values in `float64`: additively by the number that stands for its law, else by a draw."""
+    if not isinstance(noise, Additive):
+        return perturb(noise, targets, clean, seed=0, step=0, magnitude=magnitude)  # type: ignore[no-any-return]
+    size = tf.cast(magnitude, tf.float64)
+    number = size * typical[noise.law]
+    return [noise.perturb(w, number, size, t.axes) for w, t in zip(clean, targets, strict=True)]

@@ -89,6 +89,7 @@ def draw(
     starts: Sequence[int],
     shapes: Sequence[Sequence[int]],
     stream: int = 0,
+    scale: Tensor | None = None,
 ) -> list[Tensor]:
     """Draws one `float32` tensor per variable.
 
@@ -106,6 +107,7 @@ def draw(
         starts: For each variable, where it begins: see `offsets`.
         shapes: For each variable, its shape.
         stream: An int below 2^24: draws of different streams are independent.
+        scale: A `float32` scalar to multiply them by, which costs nothing here. Defaults to `None`.
 
     Returns:
         A list of `float32` tensors of these shapes.
@@ -116,7 +118,8 @@ def draw(
         length = starts[last] + prod(shapes[last]) - begin
         compiled = length >= _COMPILED and xla_works()
         bits = _bits_kernel(length, compiled)(key, _counter(begin, stream))
-        numbers = _transform_kernel(law, compiled)(_words(bits))
+        scaled = () if scale is None else (scale,)
+        numbers = _transform_kernel(law, compiled)(_words(bits), *scaled)
         results += _cut(
             numbers, [start - begin for start in starts[first : last + 1]], shapes[first : last + 1]
         )
@@ -195,14 +198,21 @@ def _runs(starts: Sequence[int], shapes: Sequence[Sequence[int]]) -> list[tuple[
 def _cut(numbers: Tensor, starts: Sequence[int], shapes: Sequence[Sequence[int]]) -> list[Tensor]:
     """Cuts rows of numbers into variables, of which the first starts at 0: into views, in one op."""
     ends = [*starts[1:], numbers.shape.num_elements()]
-    sizes = [(end - start) // _ALIGNMENT for start, end in zip(starts, ends, strict=True)]
-    pieces = tf.split(tf.reshape(numbers, [-1, _ALIGNMENT]), sizes)
+    sizes: list[int] = []  # Of each variable and of the gap behind it, in turn.
+    for start, end, shape in zip(starts, ends, shapes, strict=True):
+        size = -(-prod(shape) // _ALIGNMENT)
+        sizes += size, (end - start) // _ALIGNMENT - size
+    pieces = tf.split(tf.reshape(numbers, [-1, _ALIGNMENT]), sizes)[::2]
+    # In a large model, ops are what the first step costs, and constants are ops.
+    constants = {shape: tf.constant(shape, tf.int32) for shape in dict.fromkeys(map(tuple, shapes))}
     return [
         tf.reshape(
-            piece if size * _ALIGNMENT == prod(shape) else tf.reshape(piece, [-1])[: prod(shape)],
-            shape,
+            piece
+            if piece.shape.num_elements() == prod(shape)
+            else tf.reshape(piece, [-1])[: prod(shape)],
+            constants[tuple(shape)],
         )
-        for piece, size, shape in zip(pieces, sizes, shapes, strict=True)
+        for piece, shape in zip(pieces, shapes, strict=True)
     ]
 
 
@@ -218,9 +228,14 @@ def _bits_kernel(length: int | None, compiled: bool) -> Callable[..., Tensor]:
 
 
 @functools.cache
-def _transform_kernel(law: Law, compiled: bool) -> Callable[[Tensor], Tensor]:
-    """From words to numbers."""
-    return _compile(_LAWS[law]) if compiled else _LAWS[law]
+def _transform_kernel(law: Law, compiled: bool) -> Callable[..., Tensor]:
+    """From words, and maybe a factor, to numbers."""
+
+    def transform(words: Tensor, *scale: Tensor) -> Tensor:
+        numbers = _LAWS[law](words)
+        return scale[0] * numbers if scale else numbers
+
+    return _compile(transform) if compiled else transform
 
 
 def _compile(function: Callable[..., Tensor]) -> Callable[..., Tensor]:

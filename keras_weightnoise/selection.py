@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -136,14 +136,14 @@ def serialize(name: str, selector: Selector | None) -> Any:
     return keras.saving.serialize_keras_object(selector)
 
 
-def sublayers(root: Layer) -> Iterator[Layer]:
+def sublayers(root: Layer) -> list[Layer]:
     """Every layer reachable from `root`'s attributes, innermost first, then `root` itself."""
-    yield from _reachable(root, keras.Layer)
+    return _reachable(root, keras.Layer)
 
 
 def optimizers(root: Layer) -> list[Any]:
     """Every optimizer that `root` or a layer in it holds as an attribute, each once."""
-    return list(_reachable(root, keras.optimizers.Optimizer))
+    return _reachable(root, keras.optimizers.Optimizer)
 
 
 def refuse_self_assigned(root: Layer, targets: Sequence[Target]) -> None:
@@ -258,15 +258,16 @@ def _owners(root: Layer) -> dict[int, Layer]:
     return owners
 
 
-def _reachable(root: Layer, kind: type) -> Iterator[Any]:
+def _reachable(root: Layer, kind: type) -> list[Any]:
     """The objects of a kind in the attributes of `root` and of the layers below it, innermost first.
 
     Keras has no public list of all layers below any layer, so this reads what every Python object
     shows: its attributes.
     """
     seen: set[int] = set()
+    found: list[Any] = []
 
-    def visit(value: Any) -> Iterator[Any]:
+    def visit(value: Any) -> None:
         if isinstance(value, dict):
             children = list(value.values())
         elif isinstance(value, list | tuple | set):
@@ -279,8 +280,9 @@ def _reachable(root: Layer, kind: type) -> Iterator[Any]:
             return
         seen.add(id(value))
         for child in children:
-            yield from visit(child)
+            visit(child)
         if isinstance(value, kind):
-            yield value
+            found.append(value)
 
-    yield from visit(root)
+    visit(root)
+    return found

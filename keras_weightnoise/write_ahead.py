@@ -39,7 +39,8 @@ class WriteAheadLog:
         self._variables = list(variables)
         self._make_noisy = make_noisy
         self._own_noise = own_noise
-        self._clean = [state(tf.zeros(v.shape, v.dtype)) for v in variables]
+        # It costs no memory yet: until there is something else in one of them, they share it.
+        self._clean = [state(tf.convert_to_tensor(v.value)) for v in variables]
         self._dirty = state(tf.zeros([len(variables)], tf.bool))
 
     def inject(self, active: bool | Tensor) -> "Run":
@@ -100,13 +101,13 @@ class WriteAheadLog:
 
     def reserve(self) -> None:
         """Takes the memory of the copies. Not in a graph."""
-        for clean in self._clean:
-            resize(clean, clean.shape)
+        for clean, v in zip(self._clean, self._variables, strict=True):
+            overwrite(clean, [tf.convert_to_tensor(each) for each in local(v.value)])
 
     def release(self) -> None:
         """Frees it, until it is reserved again. Not in a graph."""
         for clean in self._clean:
-            resize(clean, [0])
+            free(clean)
 
     def _restore(self, run: "Run", indices: Sequence[int]) -> list[Any]:
         """Makes the ops that put these clean values back, whatever became of the noisy ones."""
@@ -219,16 +220,19 @@ def state(value: Tensor) -> tf.Variable:
     return tf.Variable(value, trainable=False)
 
 
-def resize(variable: Any, shape: Sequence[int]) -> None:
-    """Gives a state variable memory for zeros of this shape, on each replica. Not in a graph.
+def free(variable: Any) -> None:
+    """Frees the memory of a state variable, until it is overwritten. Not in a graph.
 
     TensorFlow keeps graphs that nothing refers to any more (as of 2.21), and they what they use: what is
-    not resized to nothing would outlive the objects here.
+    not freed would outlive the objects here.
     """
-    for v in local(variable):
-        tf.raw_ops.AssignVariableOp(
-            resource=v.handle, value=tf.zeros(shape, v.dtype), validate_shape=False
-        )
+    overwrite(variable, [tf.zeros([0], v.dtype) for v in local(variable)])
+
+
+def overwrite(variable: Any, values: Sequence[Tensor]) -> None:
+    """Puts values, whatever the shape, into a state variable of each replica. Not in a graph."""
+    for v, value in zip(local(variable), values, strict=True):
+        tf.raw_ops.AssignVariableOp(resource=v.handle, value=value, validate_shape=False)
 
 
 def merge_call(make: Callable[[], Any]) -> Any:

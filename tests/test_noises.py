@@ -12,7 +12,7 @@ import tensorflow as tf
 from scipy import stats
 
 from keras_weightnoise import noises as N
-from keras_weightnoise.perturbation import draw, perturb, warn_below_resolution
+from keras_weightnoise.perturbation import _HALF, draw, perturb, warn_below_resolution
 from keras_weightnoise.schedules import CosineRamp, LinearRamp
 from keras_weightnoise.selection import Target
 
@@ -462,6 +462,18 @@ def test_many_variables_at_once():
     for t, w, x in zip(targets, values, together, strict=True):
         assert (x.shape, x.dtype) == (w.shape, w.dtype)
         np.testing.assert_array_equal(x, noisy(noise, w, 2, 1, t.start))
+
+
+def test_half_of_the_noise_is_below_what_its_resolution_is_judged_by():
+    laws = {
+        "normal": stats.norm(),
+        "truncated_normal": stats.truncnorm(-2, 2),
+        "uniform": stats.uniform(-1, 2),
+    }
+    for law, reference in laws.items():
+        number = _HALF[law]
+        below = reference.expect(np.square, lb=-number, ub=number)
+        np.testing.assert_allclose(below, reference.var() / 2, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,17 @@ def test_a_variable_has_its_numbers_whatever_else_is_drawn(law, chosen):
         np.testing.assert_allclose(x, everything[i], rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("law", [*LAWS, "sign"])
+def test_scaled_numbers(law):
+    starts, key = sampling.offsets(SHAPES), sampling.make_key(5, 6)
+    for x, scaled in zip(
+        sampling.draw(law, key, starts, SHAPES),
+        sampling.draw(law, key, starts, SHAPES, scale=tf.constant(0.3)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(scaled, 0.3 * x, rtol=1e-6)
+
+
 def test_no_two_variables_share_numbers():
     starts = sampling.offsets(SHAPES)
     draws = sampling.draw("uniform", sampling.make_key(5, 6), starts, SHAPES)

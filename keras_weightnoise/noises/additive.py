@@ -11,7 +11,7 @@ from keras_weightnoise.sampling import Law, Tensor
 
 
 class Additive(Noise):
-    """Base class of noise that is linear in its draw."""
+    """Base class of noise that is linear in its draw: `perturb` gets n times the magnitude."""
 
     law: ClassVar[Law]
     relative_to: Scale | None
@@ -22,8 +22,8 @@ class Additive(Noise):
 
     def perturb(self, w: Tensor, n: Tensor, magnitude: Tensor, axes: tuple[int, ...]) -> Tensor:
         if self.relative_to is not None:
-            magnitude *= scale(w, self.relative_to, axes)
-        return w + magnitude * n
+            n *= scale(w, self.relative_to, axes)
+        return w + n
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")

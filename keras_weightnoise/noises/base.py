@@ -74,7 +74,8 @@ class Noise:
 
         Args:
             w: The clean weight, `float32` or `float64`.
-            n: A draw of `law`, in the shape and dtype of `w`; `None` if `law` is `None`.
+            n: A draw of `law`, in the shape and dtype of `w`; `None` if `law` is `None`. For `Additive`
+                noise, multiplied by the magnitude, which is cheapest where it is drawn.
             magnitude: A scalar of that dtype.
             axes: The axes of `w` that one output channel extends over.
         """

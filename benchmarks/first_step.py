@@ -1,0 +1,69 @@
+"""What the first step costs under weight noise, as a ratio to a plain first step: it traces and compiles.
+
+From the call of `fit` to the end of its first step. Each time in a process of its own, as there is one first
+step in each; interleaved, medians.
+
+Run it: `python benchmarks/first_step.py`, or `--cases MLP`.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from rounds import interleave
+from step import CASES, WAYS, compiled, data
+
+COMPARED = ["plain", "WeightNoiseCallback", "usual"]
+
+
+class First(keras.callbacks.Callback):
+    """Notes the end of the first step."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.end = time.perf_counter()
+        self.model.stop_training = True
+
+
+def first_step(case, way):
+    """Seconds of the first step of this process."""
+    make, batch, _ = CASES[case]
+    model = compiled(make)
+    x, y = data(model, batch)
+    first = First()
+    start = time.perf_counter()
+    model.fit(x, y, batch_size=batch, verbose=0, callbacks=[*WAYS[way](), first])
+    return first.end - start
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cases", default="ResNet50", help="a regular expression")
+    parser.add_argument("--only", nargs=2, metavar=("CASE", "WAY"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.only:
+        print(first_step(*arguments.only))
+        return
+    for case in CASES:
+        if not re.search(arguments.cases, case):
+            continue
+        seconds = {way: [] for way in COMPARED}
+        for way in interleave(COMPARED, arguments.rounds):
+            command = [sys.executable, __file__, "--only", case, way]
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            seconds[way].append(float(output))
+        taken = {way: float(np.median(each)) for way, each in seconds.items()}
+        print(case)
+        for way, each in taken.items():
+            print(f"  {way:24s} {each:6.2f} s  {each / taken['plain']:5.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
