@@ -88,7 +88,8 @@ def perturb_assigned(
         step: See `perturb`.
         magnitudes: For each noise, what its `magnitude_at` returns.
         replica: See `perturb`.
-        draws: For each noise, what `draw` returns, where it is at hand. Defaults to `None`.
+        draws: For each noise, what `draw` returns without a magnitude, where it is at hand. Defaults to
+            `None`.
         differentiable: Whether gradients will be asked for. Without, there are fewer ops to trace.
             Defaults to `True`.
     """
@@ -110,10 +111,8 @@ def perturb_assigned(
                     magnitude=sizes[i],
                 )
             else:
-                numbers = functools.partial(draws.__getitem__, i)
-            results += _perturb_if_active(
-                noise, targets, own, sizes[i], numbers, scaled=draws is None
-            )
+                numbers = functools.partial(_scale, noise, draws[i], sizes[i])
+            results += _perturb_if_active(noise, targets, own, sizes[i], numbers)
         return results
 
     if differentiable:
@@ -138,20 +137,22 @@ def draw(
         seed: See `perturb`.
         step: See `perturb`.
         replica: See `perturb`.
-        magnitude: Of `float32`. Where given, the numbers for additive noise come multiplied by it.
-            Defaults to `None`.
+        magnitude: Of `float32`. Where given, noise that is `drawn_to_size` has its numbers multiplied by
+            it. Defaults to `None`.
     """
     key = sampling.make_key(seed, step)
     starts = [target.start for target in targets]
     shapes = [tuple(target.variable.shape) for target in targets]
     stream = replica * len(noise.members)
+    sizes = [None] * len(noise.members)
+    if magnitude is not None:
+        sizes = _split_magnitude(noise, magnitude)
     draws: Draws = []
-    for i, member in enumerate(noise.members):
+    for member, size in zip(noise.members, sizes, strict=True):
         if member.law is None:
             draws.append(None)
         else:
-            scaled = magnitude is not None and isinstance(member, Additive)
-            scale = _split_magnitude(noise, magnitude)[i] if scaled else None
+            scale = size if member.drawn_to_size else None
             draws.append(sampling.draw(member.law, key, starts, shapes, stream, scale))
             stream += 1
     return draws
@@ -178,10 +179,9 @@ def _perturb_if_active(
     values: Sequence[Tensor],
     magnitude: Tensor,
     draws: Callable[[], Draws],
-    scaled: bool,
 ) -> list[Tensor]:
     def noisy() -> list[Tensor]:
-        return _apply(noise, targets, values, magnitude, draws(), scaled)
+        return _apply(noise, targets, values, magnitude, draws())
 
     active = is_active(magnitude)
     if isinstance(active, bool):
@@ -195,21 +195,26 @@ def _apply(
     values: Sequence[Tensor],
     magnitude: Tensor,
     draws: Draws,
-    scaled: bool,
 ) -> list[Tensor]:
     sizes = _split_magnitude(noise, magnitude)
     results = [tf.cast(v, tf.float64 if v.dtype == tf.float64 else tf.float32) for v in values]
     for member, size, of_member in zip(noise.members, sizes, draws, strict=True):
-        numbers = of_member or [None] * len(targets)
-        if isinstance(member, Additive) and not scaled:
-            numbers = [size * n for n in numbers]
         results = [
             member.perturb(
                 w, None if n is None else tf.cast(n, w.dtype), tf.cast(size, w.dtype), t.axes
             )
-            for w, n, t in zip(results, numbers, targets, strict=True)
+            for w, n, t in zip(results, of_member or [None] * len(targets), targets, strict=True)
         ]
     return [tf.cast(w, value.dtype) for w, value in zip(results, values, strict=True)]
+
+
+def _scale(noise: Noise, draws: Draws, magnitude: Tensor) -> Draws:
+    """What `draw` would have returned with this magnitude."""
+    sizes = _split_magnitude(noise, magnitude)
+    return [
+        [size * n for n in of_member] if of_member and member.drawn_to_size else of_member
+        for member, size, of_member in zip(noise.members, sizes, draws, strict=True)
+    ]
 
 
 def _split_magnitude(noise: Noise, magnitude: Tensor) -> list[Tensor]:
@@ -286,5 +291,5 @@ def _perturb_typically(
     if not isinstance(noise, Additive):
         return perturb(noise, targets, clean, seed=0, step=0, magnitude=magnitude)  # type: ignore[no-any-return]
     size = tf.cast(magnitude, tf.float64)
-    number = size * typical[noise.law]
+    number = typical[noise.law] * (size if noise.drawn_to_size else 1.0)
     return [noise.perturb(w, number, size, t.axes) for w, t in zip(clean, targets, strict=True)]

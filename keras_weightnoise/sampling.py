@@ -107,7 +107,7 @@ def draw(
         starts: For each variable, where it begins: see `offsets`.
         shapes: For each variable, its shape.
         stream: An int below 2^24: draws of different streams are independent.
-        scale: A `float32` scalar to multiply them by, which costs nothing here. Defaults to `None`.
+        scale: A `float32` scalar to multiply them by: compiled, in the same pass. Defaults to `None`.
 
     Returns:
         A list of `float32` tensors of these shapes.
@@ -118,11 +118,15 @@ def draw(
         length = starts[last] + prod(shapes[last]) - begin
         compiled = length >= _COMPILED and xla_works()
         bits = _bits_kernel(length, compiled)(key, _counter(begin, stream))
-        scaled = () if scale is None else (scale,)
-        numbers = _transform_kernel(law, compiled)(_words(bits), *scaled)
-        results += _cut(
+        inside = [scale] if compiled and scale is not None else []
+        numbers = _transform_kernel(law, compiled)(_words(bits), *inside)
+        pieces = _cut(
             numbers, [start - begin for start in starts[first : last + 1]], shapes[first : last + 1]
         )
+        # In plain code, Grappler would move a constant scale into the law, and round otherwise than of
+        # numbers that are kept.
+        after = scale is not None and not compiled
+        results += [scale * piece for piece in pieces] if after else pieces
     return results
 
 
@@ -229,13 +233,15 @@ def _bits_kernel(length: int | None, compiled: bool) -> Callable[..., Tensor]:
 
 @functools.cache
 def _transform_kernel(law: Law, compiled: bool) -> Callable[..., Tensor]:
-    """From words, and maybe a factor, to numbers."""
+    """From words to numbers; compiled, times a factor where there is one."""
+    if not compiled:
+        return _LAWS[law]
 
-    def transform(words: Tensor, *scale: Tensor) -> Tensor:
+    def transform(words: Tensor, scale: Tensor | None = None) -> Tensor:
         numbers = _LAWS[law](words)
-        return scale[0] * numbers if scale else numbers
+        return numbers if scale is None else scale * numbers
 
-    return _compile(transform) if compiled else transform
+    return _compile(transform)
 
 
 def _compile(function: Callable[..., Tensor]) -> Callable[..., Tensor]:

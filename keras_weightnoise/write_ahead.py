@@ -39,7 +39,7 @@ class WriteAheadLog:
         self._variables = list(variables)
         self._make_noisy = make_noisy
         self._own_noise = own_noise
-        # It costs no memory yet: until there is something else in one of them, they share it.
+        # No memory yet: a copy shares that of its weight until the weight is written to.
         self._clean = [state(tf.convert_to_tensor(v.value)) for v in variables]
         self._dirty = state(tf.zeros([len(variables)], tf.bool))
 
@@ -100,12 +100,12 @@ class WriteAheadLog:
             self._dirty.assign(tf.zeros_like(dirty))
 
     def reserve(self) -> None:
-        """Takes the memory of the copies. Not in a graph."""
+        """Gives the copies values again, the weights' own. Not in a graph."""
         for clean, v in zip(self._clean, self._variables, strict=True):
             overwrite(clean, [tf.convert_to_tensor(each) for each in local(v.value)])
 
     def release(self) -> None:
-        """Frees it, until it is reserved again. Not in a graph."""
+        """Frees the memory of the copies, until they are reserved again. Not in a graph."""
         for clean in self._clean:
             free(clean)
 

@@ -12,7 +12,13 @@ import tensorflow as tf
 from scipy import stats
 
 from keras_weightnoise import noises as N
-from keras_weightnoise.perturbation import _HALF, draw, perturb, warn_below_resolution
+from keras_weightnoise.perturbation import (
+    _HALF,
+    draw,
+    perturb,
+    perturb_assigned,
+    warn_below_resolution,
+)
 from keras_weightnoise.schedules import CosineRamp, LinearRamp
 from keras_weightnoise.selection import Target
 
@@ -462,6 +468,34 @@ def test_many_variables_at_once():
     for t, w, x in zip(targets, values, together, strict=True):
         assert (x.shape, x.dtype) == (w.shape, w.dtype)
         np.testing.assert_array_equal(x, noisy(noise, w, 2, 1, t.start))
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (100, 300)], ids=["plain", "compiled"])
+@pytest.mark.parametrize(
+    "noise",
+    [
+        N.Gaussian(0.3),
+        N.TruncatedGaussian(0.3, "weight"),
+        N.Uniform(0.3, "channel_max"),
+        N.Rademacher(0.3, "std"),
+        N.LogNormal(0.3),
+        N.StuckAt(0.1) + N.Gaussian(0.3) + N.Quantization(3),
+    ],
+    ids=str,
+)
+def test_kept_numbers_perturb_as_fresh_ones_do_to_the_bit(noise, shape):
+    targets, w = [target(shape)], tf.constant(normal(shape))
+
+    @tf.function
+    def perturbed(keep):
+        settings = {"seed": 1, "step": 2}
+        kept = [draw(noise, targets, **settings)] if keep else None
+        magnitudes = [noise.magnitude_at(0)]
+        return perturb_assigned(
+            [(noise, targets)], [w], **settings, magnitudes=magnitudes, draws=kept
+        )
+
+    np.testing.assert_array_equal(perturbed(True), perturbed(False))
 
 
 def test_half_of_the_noise_is_below_what_its_resolution_is_judged_by():

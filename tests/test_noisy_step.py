@@ -483,5 +483,4 @@ def test_replicas_keep_the_draw_that_each_began_with(own):
 
     drawn, held = losses("batch"), losses(100)
     assert len(set(drawn)) == 3
-    assert len(set(held)) == 1
-    np.testing.assert_allclose(held[0], drawn[0], rtol=1e-6)  # Other ops, other roundings.
+    assert held == [drawn[0]] * 3

@@ -11,7 +11,7 @@ from keras_weightnoise.sampling import Law, Tensor
 
 
 class Additive(Noise):
-    """Base class of noise that is linear in its draw: `perturb` gets n times the magnitude."""
+    """Base class of noise that is linear in its draw."""
 
     law: ClassVar[Law]
     relative_to: Scale | None
@@ -20,10 +20,14 @@ class Additive(Noise):
         super().__post_init__()
         check_scale(self.relative_to)
 
+    @property
+    def drawn_to_size(self) -> bool:
+        return self.relative_to is None
+
     def perturb(self, w: Tensor, n: Tensor, magnitude: Tensor, axes: tuple[int, ...]) -> Tensor:
-        if self.relative_to is not None:
-            n *= scale(w, self.relative_to, axes)
-        return w + n
+        if self.drawn_to_size:
+            return w + n
+        return w + magnitude * scale(w, self.relative_to, axes) * n
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")

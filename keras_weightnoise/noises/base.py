@@ -50,6 +50,11 @@ class Noise:
         raise NotImplementedError
 
     @property
+    def drawn_to_size(self) -> bool:
+        """Whether `perturb` wants its draw times the magnitude: that is cheapest where it is drawn."""
+        return False
+
+    @property
     def members(self) -> "tuple[Noise, ...]":
         """The noises it applies, in order: itself, unless it is a composition."""
         return (self,)
@@ -74,8 +79,8 @@ class Noise:
 
         Args:
             w: The clean weight, `float32` or `float64`.
-            n: A draw of `law`, in the shape and dtype of `w`; `None` if `law` is `None`. For `Additive`
-                noise, multiplied by the magnitude, which is cheapest where it is drawn.
+            n: A draw of `law`, in the shape and dtype of `w`, times the magnitude if `drawn_to_size`;
+                `None` if `law` is `None`.
             magnitude: A scalar of that dtype.
             axes: The axes of `w` that one output channel extends over.
         """
