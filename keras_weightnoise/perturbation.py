@@ -16,10 +16,17 @@ from keras_weightnoise.selection import Target
 Draws = list[list[Tensor] | None]
 
 # The standard deviations of the draws.
-_UNIT = {"normal": 1.0, "truncated_normal": 0.8796256610342398, "uniform": 3**-0.5, "sign": 1.0}
+_UNIT = {
+    "normal": 1.0,
+    "exact_normal": 1.0,
+    "truncated_normal": 0.8796256610342398,
+    "uniform": 3**-0.5,
+    "sign": 1.0,
+}
 # The numbers that half of the draws' sum of squares is below.
 _HALF = {
     "normal": 1.5381722545,
+    "exact_normal": 1.5381722545,
     "truncated_normal": 1.3145250803,
     "uniform": 0.5 ** (1 / 3),
     "sign": 1.0,
@@ -100,34 +107,22 @@ def perturb_assigned(
         results: list[Tensor] = []
         for i, (noise, targets) in enumerate(assigned):
             own = clean[len(results) : len(results) + len(targets)]
-            if draws is None:
-                numbers = functools.partial(
-                    draw,
-                    noise,
-                    targets,
-                    seed=seed,
-                    step=step,
-                    replica=replica,
-                    magnitude=sizes[i],
-                )
-            else:
-                numbers = functools.partial(_scale, noise, draws[i], sizes[i])
-            results += _perturb_if_active(noise, targets, own, sizes[i], numbers)
+            kept = None if draws is None else draws[i]
+            noisy = functools.partial(
+                _apply, noise, targets, own, sizes[i], seed, step, replica, kept
+            )
+            results += _if_active(sizes[i], noisy, own)
         return results
 
-    if differentiable:
-        perturbed = tf.grad_pass_through(perturbed)
-    return list(perturbed(*values))
+    if not differentiable:
+        return perturbed(*values)
+    # No tape need look at what happens inside: it would trace kernels for gradients.
+    straight = tf.grad_pass_through(lambda *clean: perturbed(*map(tf.stop_gradient, clean)))
+    return list(straight(*values))
 
 
 def draw(
-    noise: Noise,
-    targets: Sequence[Target],
-    *,
-    seed: Tensor,
-    step: Tensor,
-    replica: int = 0,
-    magnitude: Tensor | None = None,
+    noise: Noise, targets: Sequence[Target], *, seed: Tensor, step: Tensor, replica: int = 0
 ) -> Draws:
     """The random numbers that a noise wants: for each member one per element of each target, or `None`.
 
@@ -137,25 +132,12 @@ def draw(
         seed: See `perturb`.
         step: See `perturb`.
         replica: See `perturb`.
-        magnitude: Of `float32`. Where given, noise that is `drawn_to_size` has its numbers multiplied by
-            it. Defaults to `None`.
     """
     key = sampling.make_key(seed, step)
-    starts = [target.start for target in targets]
-    shapes = [tuple(target.variable.shape) for target in targets]
-    stream = replica * len(noise.members)
-    sizes = [None] * len(noise.members)
-    if magnitude is not None:
-        sizes = _split_magnitude(noise, magnitude)
-    draws: Draws = []
-    for member, size in zip(noise.members, sizes, strict=True):
-        if member.law is None:
-            draws.append(None)
-        else:
-            scale = size if member.drawn_to_size else None
-            draws.append(sampling.draw(member.law, key, starts, shapes, stream, scale))
-            stream += 1
-    return draws
+    return [
+        _draw_for(member, targets, key, stream)
+        for member, stream in zip(noise.members, _streams(noise, replica), strict=True)
+    ]
 
 
 def is_active(*magnitudes: Tensor) -> bool | Tensor:
@@ -173,20 +155,13 @@ def same_bits(a: Tensor, b: Tensor) -> Tensor:
     return tf.reduce_all(tf.equal(tf.bitcast(a, bits), tf.bitcast(b, bits)))
 
 
-def _perturb_if_active(
-    noise: Noise,
-    targets: Sequence[Target],
-    values: Sequence[Tensor],
-    magnitude: Tensor,
-    draws: Callable[[], Draws],
+def _if_active(
+    magnitude: Tensor, noisy: Callable[[], list[Tensor]], clean: Sequence[Tensor]
 ) -> list[Tensor]:
-    def noisy() -> list[Tensor]:
-        return _apply(noise, targets, values, magnitude, draws())
-
     active = is_active(magnitude)
     if isinstance(active, bool):
-        return noisy() if active else list(values)
-    return tf.cond(active, noisy, lambda: list(values))  # type: ignore[no-any-return]
+        return noisy() if active else list(clean)
+    return tf.cond(active, noisy, lambda: list(clean))  # type: ignore[no-any-return]
 
 
 def _apply(
@@ -194,27 +169,45 @@ def _apply(
     targets: Sequence[Target],
     values: Sequence[Tensor],
     magnitude: Tensor,
-    draws: Draws,
+    seed: Tensor,
+    step: Tensor,
+    replica: int,
+    kept: Draws | None,
 ) -> list[Tensor]:
+    key = sampling.make_key(seed, step)
     sizes = _split_magnitude(noise, magnitude)
     results = [tf.cast(v, tf.float64 if v.dtype == tf.float64 else tf.float32) for v in values]
-    for member, size, of_member in zip(noise.members, sizes, draws, strict=True):
+    streams = _streams(noise, replica)
+    for i, (member, size) in enumerate(zip(noise.members, sizes, strict=True)):
+        if kept is None and member.law and member.adds_draw:
+            starts = [target.start for target in targets]
+            results = sampling.add(member.law, key, starts, results, size, streams[i])
+            continue
+        numbers = _draw_for(member, targets, key, streams[i]) if kept is None else kept[i]
+        if numbers and member.adds_draw:
+            numbers = [size * n for n in numbers]
         results = [
             member.perturb(
                 w, None if n is None else tf.cast(n, w.dtype), tf.cast(size, w.dtype), t.axes
             )
-            for w, n, t in zip(results, of_member or [None] * len(targets), targets, strict=True)
+            for w, n, t in zip(results, numbers or [None] * len(targets), targets, strict=True)
         ]
     return [tf.cast(w, value.dtype) for w, value in zip(results, values, strict=True)]
 
 
-def _scale(noise: Noise, draws: Draws, magnitude: Tensor) -> Draws:
-    """What `draw` would have returned with this magnitude."""
-    sizes = _split_magnitude(noise, magnitude)
-    return [
-        [size * n for n in of_member] if of_member and member.drawn_to_size else of_member
-        for member, size, of_member in zip(noise.members, sizes, draws, strict=True)
-    ]
+def _draw_for(
+    member: Noise, targets: Sequence[Target], key: Tensor, stream: int
+) -> list[Tensor] | None:
+    if member.law is None:
+        return None
+    shapes = [tuple(target.variable.shape) for target in targets]
+    return sampling.draw(member.law, key, [target.start for target in targets], shapes, stream)
+
+
+def _streams(noise: Noise, replica: int) -> list[int]:
+    """The stream of each member: counted among those that draw."""
+    wants = [member.law is not None for member in noise.members]
+    return [replica * len(wants) + sum(wants[:i]) for i in range(len(wants))]
 
 
 def _split_magnitude(noise: Noise, magnitude: Tensor) -> list[Tensor]:
@@ -291,5 +284,5 @@ def _perturb_typically(
     if not isinstance(noise, Additive):
         return perturb(noise, targets, clean, seed=0, step=0, magnitude=magnitude)  # type: ignore[no-any-return]
     size = tf.cast(magnitude, tf.float64)
-    number = typical[noise.law] * (size if noise.drawn_to_size else 1.0)
+    number = typical[noise.law] * (size if noise.adds_draw else 1.0)
     return [noise.perturb(w, number, size, t.axes) for w, t in zip(clean, targets, strict=True)]

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import tensorflow as tf
 
 Tensor = Any  # TensorFlow ships no types.
-Law = Literal["normal", "truncated_normal", "uniform", "sign"]
+Law = Literal["normal", "exact_normal", "truncated_normal", "uniform", "sign"]
 
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 _PARITY = 0x1BD11BDA
@@ -42,6 +42,7 @@ _LOG2 = (0.02584144, -0.09595645, 0.18194887, -0.27560031, 0.44254494)
 _LN2 = 0.6931471805599453
 
 _COMPILED = 2**13  # Elements: fewer are drawn sooner than a kernel for them is compiled.
+_LARGE = 750_000  # Elements: fewer are not worth a kernel compiled for their number.
 _BATCH = 128  # Examples: what is assumed of a batch whose size is not known.
 _CHOICE = 2**24 - 1  # The stream of `choose`, past those that noises count up from 0.
 _TWO_SIGMAS = 0.9544997361036416  # P(|n| <= 2).
@@ -89,7 +90,6 @@ def draw(
     starts: Sequence[int],
     shapes: Sequence[Sequence[int]],
     stream: int = 0,
-    scale: Tensor | None = None,
 ) -> list[Tensor]:
     """Draws one `float32` tensor per variable.
 
@@ -98,35 +98,79 @@ def draw(
     - `"uniform"`: u = (b + 1/2) / 2^31, rounded to float32: on [-1, 1].
     - `"normal"`: n = sqrt(2) erfinv(u) by a polynomial, the distance of |u| from 1 taken from the
       integer, not from the rounded u. It is within 1e-5 of the exact inverse up to the last value, 6.34.
+    - `"exact_normal"`: the same inverse in `float64`, with u not rounded, and n rounded to `float32`:
+      at the speed of TensorFlow's own.
     - `"truncated_normal"`: the same with P(|n| <= 2) u for u, so that n is in [-2, 2].
     - `"sign"`: -1 or 1, by the sign of b.
 
     Args:
-        law: One of `"normal"`, `"truncated_normal"`, `"uniform"`, `"sign"`.
+        law: One of `"normal"`, `"exact_normal"`, `"truncated_normal"`, `"uniform"`, `"sign"`.
         key: What `make_key` returns.
         starts: For each variable, where it begins: see `offsets`.
         shapes: For each variable, its shape.
         stream: An int below 2^24: draws of different streams are independent.
-        scale: A `float32` scalar to multiply them by: compiled, in the same pass. Defaults to `None`.
 
     Returns:
         A list of `float32` tensors of these shapes.
     """
     results: list[Tensor] = []
-    for first, last in _runs(starts, shapes):
-        begin = starts[first]
-        length = starts[last] + prod(shapes[last]) - begin
-        compiled = length >= _COMPILED and xla_works()
-        bits = _bits_kernel(length, compiled)(key, _counter(begin, stream))
-        inside = [scale] if compiled and scale is not None else []
-        numbers = _transform_kernel(law, compiled)(_words(bits), *inside)
-        pieces = _cut(
-            numbers, [start - begin for start in starts[first : last + 1]], shapes[first : last + 1]
-        )
-        # In plain code, Grappler would move a constant scale into the law, and round otherwise than of
-        # numbers that are kept.
-        after = scale is not None and not compiled
-        results += [scale * piece for piece in pieces] if after else pieces
+    for run in _runs(starts, shapes):
+        words, compiled = _words_of(run, key, starts, shapes, stream)
+        begins = [starts[i] - starts[run[0]] for i in run]
+        numbers = _transform_kernel(law, compiled)(words)
+        results += _cut(numbers, begins, [shapes[i] for i in run])
+    return results
+
+
+def add(
+    law: Law,
+    key: Tensor,
+    starts: Sequence[int],
+    values: Sequence[Tensor],
+    scale: Tensor,
+    stream: int = 0,
+) -> list[Tensor]:
+    """Adds random numbers to the values of variables: w + scale * n, with what `draw` returns for n.
+
+    The same to the bit, but where an outer graph is compiled; and faster: no pass over the weights more
+    than the draw takes.
+
+    Args:
+        law: See `draw`.
+        key: What `make_key` returns.
+        starts: For each variable, where it begins: see `offsets`.
+        values: For each variable, what is added to, `float32` or `float64`.
+        scale: A `float32` scalar.
+        stream: See `draw`.
+
+    Returns:
+        A list of tensors like the values.
+    """
+    shapes = [tuple(value.shape) for value in values]
+    results = list(values)
+    for run in _runs(starts, shapes):
+        words, compiled = _words_of(run, key, starts, shapes, stream)
+        begins = [starts[i] - starts[run[0]] for i in run]
+        large = {i for i in run if compiled and _is_large(values[i])}
+        rest = [i for i in run if i not in large]
+        if large:
+            pieces = dict(
+                zip(run, _split_rows(words, begins, [shapes[i] for i in run]), strict=True)
+            )
+            for i in large:
+                own, value = tf.reshape(pieces[i], [-1]), tf.reshape(values[i], [-1])
+                added = _add_kernel(law)(own[: prod(shapes[i])], scale, value)
+                results[i] = tf.reshape(added, shapes[i])
+            if not rest:
+                continue
+            words = tf.concat([pieces[i] for i in rest], 0)
+            begins = offsets([shapes[i] for i in rest])
+        numbers = _transform_kernel(law, compiled)(words, *([scale] if compiled else []))
+        for i, piece in zip(rest, _cut(numbers, begins, [shapes[i] for i in rest]), strict=True):
+            # In plain code, Grappler would move a constant scale into the law, and round otherwise than
+            # of numbers that are kept.
+            n = piece if compiled else scale * piece
+            results[i] = values[i] + tf.cast(n, values[i].dtype)
     return results
 
 
@@ -185,28 +229,53 @@ def occurs(u: Tensor, probability: Tensor) -> Tensor:
     return tf.abs(u) <= probability
 
 
-def _runs(starts: Sequence[int], shapes: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-    """Neighbours to draw together (first, last): where the gaps cost less than calls of their own."""
-    runs: list[tuple[int, int]] = []
+def _runs(starts: Sequence[int], shapes: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Neighbours to draw together: where the gaps cost less than calls of their own."""
+    runs: list[list[int]] = []
     for i, start in enumerate(starts):
         if runs:
-            first, last = runs[-1]
+            first, last = runs[-1][0], runs[-1][-1]
             end = starts[last] + prod(shapes[last])
             if 0 <= start - end <= max(_ROW, (end - starts[first]) // 8):
-                runs[-1] = (first, i)
+                runs[-1].append(i)
                 continue
-        runs.append((i, i))
+        runs.append([i])
     return runs
 
 
-def _cut(numbers: Tensor, starts: Sequence[int], shapes: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Cuts rows of numbers into variables, of which the first starts at 0: into views, in one op."""
-    ends = [*starts[1:], numbers.shape.num_elements()]
+def _words_of(
+    run: Sequence[int],
+    key: Tensor,
+    starts: Sequence[int],
+    shapes: Sequence[Sequence[int]],
+    stream: int,
+) -> tuple[Tensor, bool]:
+    """The words of a run, and whether compiled code makes them, and should make the numbers."""
+    begin, last = starts[run[0]], run[-1]
+    length = starts[last] + prod(shapes[last]) - begin
+    compiled = length >= _COMPILED and xla_works()
+    return _words(_bits_kernel(length, compiled)(key, _counter(begin, stream))), compiled
+
+
+def _is_large(value: Tensor) -> bool:
+    return bool(value.dtype == tf.float32 and value.shape.num_elements() >= _LARGE)
+
+
+def _split_rows(
+    words: Tensor, starts: Sequence[int], shapes: Sequence[Sequence[int]]
+) -> list[Tensor]:
+    """The rows that each variable's words or numbers are in, where the first starts at 0: views."""
+    ends = [*starts[1:], words.shape.num_elements()]
     sizes: list[int] = []  # Of each variable and of the gap behind it, in turn.
     for start, end, shape in zip(starts, ends, shapes, strict=True):
         size = -(-prod(shape) // _ALIGNMENT)
         sizes += size, (end - start) // _ALIGNMENT - size
-    pieces = tf.split(tf.reshape(numbers, [-1, _ALIGNMENT]), sizes)[::2]
+    return tf.split(tf.reshape(words, [-1, _ALIGNMENT]), sizes)[::2]  # type: ignore[no-any-return]
+
+
+def _cut(numbers: Tensor, starts: Sequence[int], shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Cuts rows of numbers into variables."""
+    pieces = _split_rows(numbers, starts, shapes)
     # In a large model, ops are what the first step costs, and constants are ops.
     constants = {shape: tf.constant(shape, tf.int32) for shape in dict.fromkeys(map(tuple, shapes))}
     return [
@@ -242,6 +311,22 @@ def _transform_kernel(law: Law, compiled: bool) -> Callable[..., Tensor]:
         return numbers if scale is None else scale * numbers
 
     return _compile(transform)
+
+
+@functools.cache
+def _add_kernel(law: Law) -> Callable[..., Tensor]:
+    """From words to weights with their numbers, times a factor, added. Compiled for each size."""
+
+    def add(words: Tensor, scale: Tensor, weights: Tensor) -> Tensor:
+        n = scale * _LAWS[law](words)
+        # Rounded before it is added, as numbers that are kept are: a product goes into a sum unrounded.
+        return weights + tf.minimum(n, tf.float32.max)
+
+    of_any_size = [
+        tf.TensorSpec(shape, dtype)
+        for shape, dtype in [([None], tf.int32), ([], tf.float32), ([None], tf.float32)]
+    ]
+    return tf.function(add, of_any_size, jit_compile=True, autograph=False)  # type: ignore[no-any-return]
 
 
 def _compile(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -316,6 +401,12 @@ def _normal(bits: Tensor) -> Tensor:
     return _uniform(bits) * _inverse(tail * (2.0 - tail))
 
 
+def _exact_normal(bits: Tensor) -> Tensor:
+    magnitude = tf.bitwise.bitwise_xor(bits, tf.bitwise.right_shift(bits, 31))
+    tail = (tf.cast(tf.int32.max - magnitude, tf.float64) + 0.5) * 2.0**-32  # P(n > |n|)
+    return _sign(bits) * tf.cast(-tf.math.ndtri(tail), tf.float32)
+
+
 def _truncated_normal(bits: Tensor) -> Tensor:
     x = _uniform(bits) * _TWO_SIGMAS
     return tf.clip_by_value(x * _inverse((1.0 - x) * (1.0 + x)), -2.0, 2.0)  # Errors may exceed it.
@@ -345,6 +436,7 @@ def _sign(bits: Tensor) -> Tensor:
 
 _LAWS: dict[str, Callable[[Tensor], Tensor]] = {
     "normal": _normal,
+    "exact_normal": _exact_normal,
     "truncated_normal": _truncated_normal,
     "uniform": _uniform,
     "sign": _sign,

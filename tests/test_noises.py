@@ -28,7 +28,7 @@ RAMP = LinearRamp(0.0, 0.1, start_step=5, ramp_steps=10)
 # At least one of each, with what can change how it is computed.
 EVERY = [
     N.Gaussian(0.1),
-    N.Gaussian(0.1, relative_to="filter_norm"),
+    N.Gaussian(0.1, relative_to="filter_norm", exact=True),
     N.TruncatedGaussian(0.1, relative_to="std"),
     N.Uniform(0.1, relative_to="weight"),
     N.Rademacher(0.1, relative_to="range"),
@@ -470,7 +470,9 @@ def test_many_variables_at_once():
         np.testing.assert_array_equal(x, noisy(noise, w, 2, 1, t.start))
 
 
-@pytest.mark.parametrize("shape", [(5, 7), (100, 300)], ids=["plain", "compiled"])
+@pytest.mark.parametrize(
+    "shape", [(5, 7), (100, 300), (600, 501)], ids=["plain", "compiled", "large"]
+)
 @pytest.mark.parametrize(
     "noise",
     [
@@ -487,15 +489,23 @@ def test_kept_numbers_perturb_as_fresh_ones_do_to_the_bit(noise, shape):
     targets, w = [target(shape)], tf.constant(normal(shape))
 
     @tf.function
-    def perturbed(keep):
-        settings = {"seed": 1, "step": 2}
+    def perturbed(keep, **settings):
         kept = [draw(noise, targets, **settings)] if keep else None
         magnitudes = [noise.magnitude_at(0)]
         return perturb_assigned(
             [(noise, targets)], [w], **settings, magnitudes=magnitudes, draws=kept
         )
 
-    np.testing.assert_array_equal(perturbed(True), perturbed(False))
+    # Tensors, as in training: of constants, Grappler draws in advance, and plainly.
+    settings = {"seed": tf.constant(1), "step": tf.constant(2)}
+    np.testing.assert_array_equal(perturbed(True, **settings), perturbed(False, **settings))
+
+
+def test_exact_gaussian_noise_is_that_of_the_other_to_rounding():
+    w = normal(MILLION)
+    exact, other = (noisy(N.Gaussian(0.1, exact=exact), w) for exact in (True, False))
+    np.testing.assert_allclose(exact, other, rtol=0, atol=2e-6)
+    assert np.any(exact != other)
 
 
 def test_half_of_the_noise_is_below_what_its_resolution_is_judged_by():
@@ -632,6 +642,7 @@ BAD = [
     *((N.Quantization, {"bits": 8, "symmetric": x}, "symmetric") for x in [1, None, "yes"]),
     *((N.Quantization, {"bits": 8, "per_channel": x}, "per_channel") for x in [1, None, "yes"]),
     *((N.DropConnect, {"rescale": x}, "rescale") for x in [1, None, "yes"]),
+    (N.Gaussian, {"exact": 1}, "exact"),
     *((N.StuckAt, {"value": x}, "value") for x in [0, None, "mean", ["min"]]),
     *(
         (make, {"relative_to": x}, "relative_to")

@@ -68,6 +68,25 @@ def test_inverse_of_the_distribution_function(law, mass):
     np.testing.assert_allclose(draw(law)[central], exact, atol=2e-5)
 
 
+def test_exact_normal():
+    bits = np.concatenate(
+        [
+            np.random.default_rng(0).integers(-(2**31), 2**31, 10**5),
+            np.arange(-(2**31), -(2**31) + 1000),
+            np.arange(2**31 - 1000, 2**31),
+            np.arange(-1000, 1000),
+        ]
+    )
+    upper = (bits.astype("float64") + 2**31 + 0.5) / 2**32
+    expected = np.where(upper < 0.5, special.ndtri(upper), -special.ndtri(1.0 - upper))
+    exact = sampling._exact_normal(tf.constant(bits, tf.int32))
+    np.testing.assert_allclose(exact, expected, rtol=1e-7)
+    np.testing.assert_allclose(sampling._normal(tf.constant(bits, tf.int32)), exact, atol=1e-5)
+    x = draw("exact_normal", shape=(300, 400))
+    np.testing.assert_allclose(x, draw("normal", shape=(300, 400)), rtol=0, atol=1e-5)
+    assert np.any(x != draw("normal", shape=(300, 400)))
+
+
 def related(x, y):
     """The correlations of two samples, of their sizes, and of their squares, in standard errors."""
     pairs = ((x, y), (np.abs(x), np.abs(y)), (x**2, y**2))
@@ -119,15 +138,39 @@ def test_a_variable_has_its_numbers_whatever_else_is_drawn(law, chosen):
         np.testing.assert_allclose(x, everything[i], rtol=0, atol=2e-6)
 
 
+LARGE = (600, 501)  # Not a multiple of any row.
+
+
 @pytest.mark.parametrize("law", [*LAWS, "sign"])
-def test_scaled_numbers(law):
-    starts, key = sampling.offsets(SHAPES), sampling.make_key(5, 6)
-    for x, scaled in zip(
-        sampling.draw(law, key, starts, SHAPES),
-        sampling.draw(law, key, starts, SHAPES, scale=tf.constant(0.3)),
-        strict=True,
-    ):
-        np.testing.assert_allclose(scaled, 0.3 * x, rtol=1e-6)
+@pytest.mark.parametrize(
+    "shapes",
+    [[(3, 5), (7,)], [(100, 300), (0,), (7,)], [LARGE], [(7,), LARGE, (9,), (0,), LARGE, (300, 2)]],
+    ids=str,
+)
+@pytest.mark.parametrize("xla", [True, False])
+def test_added_numbers_are_those_drawn_to_the_bit(law, shapes, xla, monkeypatch):
+    monkeypatch.setattr(sampling, "xla_works", lambda: xla)
+    starts, key, scale = sampling.offsets(shapes), sampling.make_key(5, 6), tf.constant(0.3)
+    rng = np.random.default_rng(0)
+    w = [tf.constant(rng.normal(size=shape), tf.float32) for shape in shapes]
+    draws = sampling.draw(law, key, starts, shapes)
+    added = sampling.add(law, key, starts, w, scale)
+    for i in range(len(w)):
+        np.testing.assert_array_equal(added[i], w[i] + scale * draws[i], strict=True)
+    double = sampling.add(law, key, starts, [tf.cast(each, tf.float64) for each in w], scale)
+    for i in range(len(w)):
+        expected = tf.cast(w[i], tf.float64) + tf.cast(scale * draws[i], tf.float64)
+        np.testing.assert_array_equal(double[i], expected, strict=True)
+
+
+@pytest.mark.parametrize("law", [*LAWS, "sign"])
+def test_added_numbers_under_xla(law):
+    def added(w, scale):
+        return sampling.add(law, sampling.make_key(5, 6), [64], [w], scale)[0]
+
+    arguments = tf.zeros(LARGE), tf.constant(0.3)
+    result = tf.function(added, jit_compile=True)(*arguments)
+    np.testing.assert_allclose(result, added(*arguments), rtol=0, atol=1e-6)
 
 
 def test_no_two_variables_share_numbers():

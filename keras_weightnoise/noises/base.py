@@ -50,8 +50,8 @@ class Noise:
         raise NotImplementedError
 
     @property
-    def drawn_to_size(self) -> bool:
-        """Whether `perturb` wants its draw times the magnitude: that is cheapest where it is drawn."""
+    def adds_draw(self) -> bool:
+        """Whether it is w + magnitude * n, added where it is drawn. `perturb` is given that product."""
         return False
 
     @property
@@ -79,7 +79,7 @@ class Noise:
 
         Args:
             w: The clean weight, `float32` or `float64`.
-            n: A draw of `law`, in the shape and dtype of `w`, times the magnitude if `drawn_to_size`;
+            n: A draw of `law`, in the shape and dtype of `w`, times the magnitude where it `adds_draw`;
                 `None` if `law` is `None`.
             magnitude: A scalar of that dtype.
             axes: The axes of `w` that one output channel extends over.
