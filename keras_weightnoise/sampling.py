@@ -132,8 +132,8 @@ def add(
 ) -> list[Tensor]:
     """Adds random numbers to the values of variables: w + scale * n, with what `draw` returns for n.
 
-    The same to the bit, but where an outer graph is compiled; and faster: no pass over the weights more
-    than the draw takes.
+    The same to the bit, but where an outer graph is compiled; and faster: where nearly all are in large
+    variables, it is the pass that draws them which adds.
 
     Args:
         law: See `draw`.
@@ -151,8 +151,10 @@ def add(
     for run in _runs(starts, shapes):
         words, compiled = _words_of(run, key, starts, shapes, stream)
         begins = [starts[i] - starts[run[0]] for i in run]
-        large = {i for i in run if compiled and _is_large(values[i])}
+        large = [i for i in run if compiled and _is_large(values[i])]
         rest = [i for i in run if i not in large]
+        if sum(prod(shapes[i]) for i in large) < 0.9 * sum(prod(shapes[i]) for i in run):
+            large, rest = [], run  # To gather the rest would cost more.
         if large:
             pieces = dict(
                 zip(run, _split_rows(words, begins, [shapes[i] for i in run]), strict=True)

@@ -138,13 +138,19 @@ def test_a_variable_has_its_numbers_whatever_else_is_drawn(law, chosen):
         np.testing.assert_allclose(x, everything[i], rtol=0, atol=2e-6)
 
 
-LARGE = (600, 501)  # Not a multiple of any row.
+LARGE = (sampling._LARGE // 1001 + 1, 1001)  # Not a multiple of any row.
 
 
 @pytest.mark.parametrize("law", [*LAWS, "sign"])
 @pytest.mark.parametrize(
     "shapes",
-    [[(3, 5), (7,)], [(100, 300), (0,), (7,)], [LARGE], [(7,), LARGE, (9,), (0,), LARGE, (300, 2)]],
+    [
+        [(3, 5), (7,)],
+        [(100, 300), (0,), (7,)],
+        [LARGE],
+        [(7,), LARGE, (9,), (0,), LARGE, (300, 2)],
+        [LARGE, (300, 500)],
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("xla", [True, False])
