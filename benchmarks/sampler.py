@@ -23,10 +23,13 @@ def ways(n):
     weights = tf.Variable(tf.zeros([n]))
     step = tf.Variable(0, dtype=tf.int64)
 
-    @tf.function
-    def ours():
-        key = sampling.make_key(tf.constant(1, tf.int64), step.assign_add(1))
-        weights.assign(sampling.add("normal", key, [0], [weights.value()], tf.constant(0.01))[0])
+    def ours(law):
+        @tf.function
+        def add():
+            key = sampling.make_key(tf.constant(1, tf.int64), step.assign_add(1))
+            weights.assign(sampling.add(law, key, [0], [weights.value()], tf.constant(0.01))[0])
+
+        return add
 
     @tf.function
     def stateless():
@@ -47,7 +50,8 @@ def ways(n):
         "tf.random.stateless_normal": stateless,
         "tf.random.normal": stateful,
         "NumPy": numpy,
-        "keras_weightnoise": ours,
+        "keras_weightnoise": ours("normal"),
+        "  exact=True": ours("exact_normal"),
     }
     try:
         import torch

@@ -116,7 +116,7 @@ def perturb_assigned(
 
     if not differentiable:
         return perturbed(*values)
-    # No tape need look at what happens inside: it would trace kernels for gradients.
+    # An eager tape would look inside, and trace kernels for gradients that nobody asks for.
     straight = tf.grad_pass_through(lambda *clean: perturbed(*map(tf.stop_gradient, clean)))
     return list(straight(*values))
 
@@ -174,7 +174,7 @@ def _apply(
     replica: int,
     kept: Draws | None,
 ) -> list[Tensor]:
-    key = sampling.make_key(seed, step)
+    key = sampling.make_key(seed, step) if kept is None else None
     sizes = _split_magnitude(noise, magnitude)
     results = [tf.cast(v, tf.float64 if v.dtype == tf.float64 else tf.float32) for v in values]
     streams = _streams(noise, replica)

@@ -151,14 +151,11 @@ def add(
     for run in _runs(starts, shapes):
         words, compiled = _words_of(run, key, starts, shapes, stream)
         begins = [starts[i] - starts[run[0]] for i in run]
-        large = [i for i in run if compiled and _is_large(values[i])]
+        large = _large(run, values) if compiled else []
         rest = [i for i in run if i not in large]
-        if sum(prod(shapes[i]) for i in large) < 0.9 * sum(prod(shapes[i]) for i in run):
-            large, rest = [], run  # To gather the rest would cost more.
         if large:
-            pieces = dict(
-                zip(run, _split_rows(words, begins, [shapes[i] for i in run]), strict=True)
-            )
+            rows = _split_rows(words, begins, [shapes[i] for i in run])
+            pieces = dict(zip(run, rows, strict=True))
             for i in large:
                 own, value = tf.reshape(pieces[i], [-1]), tf.reshape(values[i], [-1])
                 added = _add_kernel(law)(own[: prod(shapes[i])], scale, value)
@@ -259,8 +256,14 @@ def _words_of(
     return _words(_bits_kernel(length, compiled)(key, _counter(begin, stream))), compiled
 
 
-def _is_large(value: Tensor) -> bool:
-    return bool(value.dtype == tf.float32 and value.shape.num_elements() >= _LARGE)
+def _large(run: Sequence[int], values: Sequence[Tensor]) -> list[int]:
+    """Those of a run that get a kernel each, to add to them: none unless they are nearly all of it.
+
+    The rest has to be gathered, which costs more than their share saves where it is more than a tenth.
+    """
+    sizes = {i: values[i].shape.num_elements() for i in run}
+    large = [i for i in run if values[i].dtype == tf.float32 and sizes[i] >= _LARGE]
+    return large if sum(sizes[i] for i in large) >= 0.9 * sum(sizes.values()) else []
 
 
 def _split_rows(
@@ -397,15 +400,18 @@ def _uniform(bits: Tensor) -> Tensor:
     return (tf.cast(bits, tf.float32) + 0.5) * 2.0**-31
 
 
+def _beyond(bits: Tensor) -> Tensor:
+    """How many values |u| has that are larger than this one."""
+    return tf.int32.max - tf.bitwise.bitwise_xor(bits, tf.bitwise.right_shift(bits, 31))
+
+
 def _normal(bits: Tensor) -> Tensor:
-    magnitude = tf.bitwise.bitwise_xor(bits, tf.bitwise.right_shift(bits, 31))
-    tail = tf.cast(tf.int32.max - magnitude, tf.float32) * 2.0**-31 + 2.0**-32  # 1 - |u|
+    tail = tf.cast(_beyond(bits), tf.float32) * 2.0**-31 + 2.0**-32  # 1 - |u|
     return _uniform(bits) * _inverse(tail * (2.0 - tail))
 
 
 def _exact_normal(bits: Tensor) -> Tensor:
-    magnitude = tf.bitwise.bitwise_xor(bits, tf.bitwise.right_shift(bits, 31))
-    tail = (tf.cast(tf.int32.max - magnitude, tf.float64) + 0.5) * 2.0**-32  # P(n > |n|)
+    tail = (tf.cast(_beyond(bits), tf.float64) + 0.5) * 2.0**-32  # (1 - |u|) / 2, beyond |n|
     return _sign(bits) * tf.cast(-tf.math.ndtri(tail), tf.float32)
 
 

@@ -511,6 +511,7 @@ def test_exact_gaussian_noise_is_that_of_the_other_to_rounding():
 def test_half_of_the_noise_is_below_what_its_resolution_is_judged_by():
     laws = {
         "normal": stats.norm(),
+        "exact_normal": stats.norm(),
         "truncated_normal": stats.truncnorm(-2, 2),
         "uniform": stats.uniform(-1, 2),
     }

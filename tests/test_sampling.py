@@ -163,10 +163,12 @@ def test_added_numbers_are_those_drawn_to_the_bit(law, shapes, xla, monkeypatch)
     added = sampling.add(law, key, starts, w, scale)
     for i in range(len(w)):
         np.testing.assert_array_equal(added[i], w[i] + scale * draws[i], strict=True)
-    double = sampling.add(law, key, starts, [tf.cast(each, tf.float64) for each in w], scale)
-    for i in range(len(w)):
-        expected = tf.cast(w[i], tf.float64) + tf.cast(scale * draws[i], tf.float64)
-        np.testing.assert_array_equal(double[i], expected, strict=True)
+    for most in (10**9, 1000):  # All are double, or the small ones, drawn beside large ones or not.
+        wide = [tf.float64 if tf.size(each) < most else tf.float32 for each in w]
+        added = sampling.add(law, key, starts, list(map(tf.cast, w, wide)), scale)
+        for i in range(len(w)):
+            expected = tf.cast(w[i], wide[i]) + tf.cast(scale * draws[i], wide[i])
+            np.testing.assert_array_equal(added[i], expected, strict=True)
 
 
 @pytest.mark.parametrize("law", [*LAWS, "sign"])
@@ -177,6 +179,21 @@ def test_added_numbers_under_xla(law):
     arguments = tf.zeros(LARGE), tf.constant(0.3)
     result = tf.function(added, jit_compile=True)(*arguments)
     np.testing.assert_allclose(result, added(*arguments), rtol=0, atol=1e-6)
+
+
+def test_added_numbers_are_the_same_in_each_replica():
+    starts, scale = sampling.offsets([LARGE]), tf.constant(0.3)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+    @tf.function
+    def added(seed):
+        key = sampling.make_key(seed, 6)
+        return strategy.run(lambda: sampling.add("normal", key, starts, [tf.zeros(LARGE)], scale))
+
+    (alone,) = sampling.add("normal", sampling.make_key(5, 6), starts, [tf.zeros(LARGE)], scale)
+    (each,) = added(tf.constant(5))
+    for x in strategy.experimental_local_results(each):
+        np.testing.assert_array_equal(x, alone)
 
 
 def test_no_two_variables_share_numbers():

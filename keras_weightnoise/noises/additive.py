@@ -55,7 +55,7 @@ class Gaussian(Additive):
             embedding, the whole of a bias or vector. `"weight"`: elementwise |w|, so that
             `w' = w * (1 + stddev * n)` in law. Defaults to `None`.
         exact: Whether n is computed from its random bits to the last digit of `float32`. Otherwise,
-            it is within 1e-5 of that, and drawn in a third of the time. Defaults to `False`.
+            it is within 1e-5 of that, and drawn in about a third of the time. Defaults to `False`.
 
     Raises:
         ValueError: If `stddev` is negative or not finite, or `relative_to` is not one of these.
