@@ -16,7 +16,7 @@ import numpy as np
 from rounds import medians
 from sklearn.datasets import load_digits
 
-from keras_weightnoise.ensemble import WeightNoiseEnsemble
+from keras_weightnoise.models.ensemble import WeightNoiseEnsemble
 
 
 def main():

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from rounds import medians
 
-from keras_weightnoise import sampling
+from keras_weightnoise._random import sampling
 
 
 def ways(n):

@@ -10,21 +10,29 @@ if keras.config.backend() != "tensorflow":
     )
 
 from keras_weightnoise import constraints, noises, schedules
-from keras_weightnoise.calibration import CalibrationResult, calibration_report
-from keras_weightnoise.callback import WeightNoiseCallback
-from keras_weightnoise.constraints import clip_weights
-from keras_weightnoise.conversion import add_weight_noise, strip_weight_noise
-from keras_weightnoise.ensemble import WeightNoiseEnsemble
-from keras_weightnoise.perturb import perturb_weights, perturbed_weights
-from keras_weightnoise.robustness import robustness_sweep
-from keras_weightnoise.robustness_result import RobustnessResult
-from keras_weightnoise.sensitivity import layer_sensitivity
-from keras_weightnoise.sensitivity_result import SensitivityResult
-from keras_weightnoise.substitution import noisy_call
-from keras_weightnoise.wrapper import GaussianWeightNoise
+from keras_weightnoise.analysis import (
+    CalibrationResult,
+    RobustnessResult,
+    SensitivityResult,
+    calibration_report,
+    layer_sensitivity,
+    robustness_sweep,
+)
+from keras_weightnoise.callbacks import WeightNoiseCallback
+from keras_weightnoise.layers import GaussianWeightNoise, noisy_call
+from keras_weightnoise.models import (
+    EnsembleSpread,
+    WeightNoiseEnsemble,
+    add_weight_noise,
+    clip_weights,
+    perturb_weights,
+    perturbed_weights,
+    strip_weight_noise,
+)
 
 __all__ = [
     "CalibrationResult",
+    "EnsembleSpread",
     "GaussianWeightNoise",
     "RobustnessResult",
     "SensitivityResult",

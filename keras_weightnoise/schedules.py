@@ -11,8 +11,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_weightnoise.noises.checks import check_magnitude, is_schedule
-from keras_weightnoise.sampling import Tensor
+from keras_weightnoise._checks import check_magnitude, is_schedule
+from keras_weightnoise._random.sampling import Tensor
 
 
 class Ramp(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]

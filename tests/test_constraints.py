@@ -5,9 +5,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_weightnoise import WeightNoiseCallback, noises
-from keras_weightnoise.constraints import ClipToStddev, clip_weights
-from keras_weightnoise.conversion import add_weight_noise
+from keras_weightnoise import WeightNoiseCallback, clip_weights, noises
+from keras_weightnoise.constraints import ClipToStddev
+from keras_weightnoise.models.conversion import add_weight_noise
 
 layers = keras.layers
 RANDOM = np.random.default_rng(0)

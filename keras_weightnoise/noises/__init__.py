@@ -5,15 +5,15 @@ gradient of the clean weight w, whatever the noise. So the callback, which moves
 the gradient at the noisy ones, and the wrapper, through which it flows, train alike.
 """
 
+from keras_weightnoise._checks import check_magnitude
+from keras_weightnoise.noises._get import get
+from keras_weightnoise.noises._scales import Scale, check_scale, scale
 from keras_weightnoise.noises.additive import Gaussian, Rademacher, TruncatedGaussian, Uniform
-from keras_weightnoise.noises.base import Magnitude, Noise, Schedule, name_magnitudes
-from keras_weightnoise.noises.checks import check_magnitude
 from keras_weightnoise.noises.composition import Compose
-from keras_weightnoise.noises.conversion import get
 from keras_weightnoise.noises.faults import BitFlip, StuckAt
 from keras_weightnoise.noises.multiplicative import DropConnect, LogNormal
-from keras_weightnoise.noises.quantized import PseudoQuantization, Quantization
-from keras_weightnoise.noises.scales import Scale, check_scale, scale
+from keras_weightnoise.noises.noise import Magnitude, Noise, Schedule, name_magnitudes
+from keras_weightnoise.noises.quantization import PseudoQuantization, Quantization
 
 __all__ = [
     "BitFlip",

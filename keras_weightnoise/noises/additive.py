@@ -5,10 +5,10 @@ from typing import ClassVar
 
 import keras
 
-from keras_weightnoise.noises.base import Magnitude, Noise
-from keras_weightnoise.noises.checks import check_flag
-from keras_weightnoise.noises.scales import Scale, check_scale, scale
-from keras_weightnoise.sampling import Law, Tensor
+from keras_weightnoise._checks import check_flag
+from keras_weightnoise._random.sampling import Law, Tensor
+from keras_weightnoise.noises._scales import Scale, check_scale, scale
+from keras_weightnoise.noises.noise import Magnitude, Noise
 
 
 class Additive(Noise):

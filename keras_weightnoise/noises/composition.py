@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from keras_weightnoise.noises.base import Magnitude, Noise
-from keras_weightnoise.noises.conversion import get
-from keras_weightnoise.sampling import Tensor
+from keras_weightnoise._random.sampling import Tensor
+from keras_weightnoise.noises._get import get
+from keras_weightnoise.noises.noise import Magnitude, Noise
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")

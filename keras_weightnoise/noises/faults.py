@@ -6,11 +6,11 @@ from typing import ClassVar, Literal, get_args
 import keras
 import tensorflow as tf
 
-from keras_weightnoise import sampling
-from keras_weightnoise.noises.base import Magnitude, Noise
-from keras_weightnoise.noises.checks import check_bits
-from keras_weightnoise.noises.quantized import symmetric_step
-from keras_weightnoise.sampling import Law, Tensor
+from keras_weightnoise._checks import check_bits
+from keras_weightnoise._random import sampling
+from keras_weightnoise._random.sampling import Law, Tensor
+from keras_weightnoise.noises.noise import Magnitude, Noise
+from keras_weightnoise.noises.quantization import symmetric_step
 
 StuckValue = Literal["zero", "min", "max"]
 

@@ -6,10 +6,10 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from keras_weightnoise import sampling
-from keras_weightnoise.noises.base import Magnitude, Noise
-from keras_weightnoise.noises.checks import check_flag
-from keras_weightnoise.sampling import Law, Tensor
+from keras_weightnoise._checks import check_flag
+from keras_weightnoise._random import sampling
+from keras_weightnoise._random.sampling import Law, Tensor
+from keras_weightnoise.noises.noise import Magnitude, Noise
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")

@@ -1,0 +1,84 @@
+"""Checks of arguments that several functions take."""
+
+import math
+import numbers
+from typing import Any
+
+import keras
+
+
+def check_model(model: object, kind: type = keras.Model) -> None:
+    """Raises unless `model` is of a kind: `keras.Model`, or `keras.Layer`, which models are too."""
+    if not isinstance(model, kind):
+        expected = (
+            "a `keras.Model`" if kind is keras.Model else "a `keras.Model` or a `keras.Layer`"
+        )
+        raise TypeError(
+            f"Invalid `model`. Expected {expected}. "
+            f"Received: model={model} (of type {type(model).__name__})"
+        )
+
+
+def check_variables(model: Any, purpose: str) -> None:
+    """Raises unless a model has variables, as it does once it is built."""
+    if not model.variables:
+        raise ValueError(
+            f"Model {model.name!r} has no variables to {purpose}. Expected a built model. Build it, or "
+            "call it once on a batch."
+        )
+
+
+def check_count(name: str, value: object) -> None:
+    """Raises unless `value` is an integer >= 1."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(
+            f"Invalid `{name}`. Expected an integer. "
+            f"Received: {name}={value!r} (of type {type(value).__name__})"
+        )
+    if int(value) < 1:
+        raise ValueError(f"Invalid `{name}`. Expected an integer >= 1. Received: {name}={value}")
+
+
+def is_number(value: object) -> bool:
+    """Whether `value` is a real number, NumPy's included. A bool is none."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def is_schedule(value: object) -> bool:
+    """Whether `value` is a schedule."""
+    return isinstance(value, keras.optimizers.schedules.LearningRateSchedule)
+
+
+def check_magnitude(name: str, value: object, *, most: float = math.inf) -> None:
+    """Raises unless `value` is a finite number in [0, `most`] or a schedule."""
+    if is_schedule(value):
+        return
+    if not is_number(value):
+        raise TypeError(
+            f"Invalid `{name}`. Expected a number or a "
+            "`keras.optimizers.schedules.LearningRateSchedule`. "
+            f"Received: {name}={value!r} (of type {type(value).__name__})"
+        )
+    if not (math.isfinite(value) and 0 <= value <= most):  # type: ignore[arg-type, operator]
+        expected = "a finite number >= 0" if most == math.inf else f"a number in [0, {most:g}]"
+        raise ValueError(f"Invalid `{name}`. Expected {expected}. Received: {name}={value!r}")
+
+
+def check_bits(value: object) -> None:
+    """Raises unless `bits` is an integer in [2, 16]: what `float32` arithmetic rounds exactly."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(
+            "Invalid `bits`. Expected an integer. "
+            f"Received: bits={value!r} (of type {type(value).__name__})"
+        )
+    if not 2 <= int(value) <= 16:
+        raise ValueError(f"Invalid `bits`. Expected an integer in [2, 16]. Received: bits={value}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raises unless `value` is a bool."""
+    if not isinstance(value, bool):
+        raise TypeError(
+            f"Invalid `{name}`. Expected `True` or `False`. "
+            f"Received: {name}={value!r} (of type {type(value).__name__})"
+        )

@@ -1,0 +1,1 @@
+"""Random numbers: the generator, the laws, the draws. Private."""

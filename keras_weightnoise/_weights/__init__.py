@@ -1,0 +1,1 @@
+"""Which variable gets what: selection, rules, perturbation. Private."""

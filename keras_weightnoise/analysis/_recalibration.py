@@ -1,0 +1,131 @@
+"""The statistics of BatchNormalization, estimated again while the weights hold noise."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_weightnoise._random.sampling import Tensor
+from keras_weightnoise._weights import selection
+from keras_weightnoise._weights.values import stored_values
+from keras_weightnoise.analysis._evaluation import RepeatedData
+
+Calls = list[list[Tensor]]  # For each call of a layer: the batch's size, mean and variance.
+
+
+class Recalibration:
+    """Estimates the moving statistics of a model's BatchNormalization layers from data.
+
+    In one pass over the data, these layers behave as in training, all others as in inference. A
+    layer's statistics become the means, over the batches and weighted by their sizes, of a batch's
+    mean and variance.
+
+    Args:
+        model: A built model.
+        data: What to run it on. Targets are ignored.
+
+    Raises:
+        ValueError: If the model has no such layer.
+    """
+
+    def __init__(self, model: Any, data: RepeatedData) -> None:
+        self._model = model
+        self._data = data
+        self._layers = [
+            layer
+            for layer in selection.sublayers(model)
+            if isinstance(layer, keras.layers.BatchNormalization)
+        ]
+        if not self._layers:
+            raise ValueError(
+                f"Model {model.name!r} has no `keras.layers.BatchNormalization` to recalibrate. "
+                "Expected recalibrate=None."
+            )
+        self._seen: list[Calls] = [[] for _ in self._layers]
+        with model.distribute_strategy.scope():
+            self._observer = _Observer(self._observe)
+            self._observer.compile(run_eagerly=model.run_eagerly, jit_compile=False)
+
+    @contextlib.contextmanager
+    def recalibrated(self) -> Iterator[None]:
+        """Inside, the statistics are those of the model as it is now; after, what they were."""
+        # All of their variables: renormalization has more.
+        variables = [variable for layer in self._layers for variable in layer.variables]
+        values = stored_values(variables)
+        try:
+            self._estimate()
+            yield
+        finally:
+            try:
+                _assign(variables, values)
+            except BaseException:  # An interrupt came between.
+                _assign(variables, values)
+                raise
+
+    def _estimate(self) -> None:
+        with contextlib.ExitStack() as stack:
+            for layer, calls in zip(self._layers, self._seen, strict=True):
+                stack.enter_context(_as_in_training(layer, calls))
+            batches = self._observer.predict(**self._data.inputs(), verbose=0)
+        if not any(batches):
+            raise ValueError(
+                f"Model {self._model.name!r} calls its BatchNormalization layers where they cannot be "
+                "recalibrated, such as in a `tf.function` of its own. Expected recalibrate=None."
+            )
+        for layer, calls in zip(self._layers, batches, strict=True):
+            if calls:  # Else this model does not call it.
+                sizes, means, variances = (
+                    np.concatenate(x, dtype=float) for x in zip(*calls, strict=True)
+                )
+                layer.moving_mean.assign(np.average(means, 0, sizes[:, 0]))
+                layer.moving_variance.assign(np.average(variances, 0, sizes[:, 0]))
+
+    def _observe(self, x: Any) -> list[Calls]:
+        for calls in self._seen:
+            calls.clear()
+        self._model(x, training=False)
+        return [list(calls) for calls in self._seen]
+
+
+class _Observer(keras.Model):  # type: ignore[misc]  # Keras ships no types.
+    """A model that predicts what a function makes of each batch: `predict` takes data in any form."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self._function = function
+
+    def predict_step(self, data: Any) -> Any:
+        return self._function(keras.utils.unpack_x_y_sample_weight(data)[0])
+
+
+@contextlib.contextmanager
+def _as_in_training(layer: Any, calls: Calls) -> Iterator[None]:
+    """Has a layer behave as in training, whatever it is told, and notes each batch's statistics."""
+    call, momentum, trainable = layer.call, layer.momentum, layer.trainable
+
+    def observed(inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Any:
+        outputs = call(inputs, training=True, mask=mask)
+        # Without momentum, these are the batch's own.
+        statistics = stored_values([layer.moving_mean, layer.moving_variance])
+        size = keras.ops.cast(keras.ops.shape(inputs)[0], "float32")
+        calls.append([keras.ops.reshape(each, (1, -1)) for each in (size, *statistics)])
+        return outputs
+
+    try:
+        layer.momentum = 0.0
+        if not trainable:  # Frozen, it would keep to its statistics.
+            layer.trainable = True
+        layer.call = observed
+        yield
+    finally:
+        layer.momentum = momentum
+        if not trainable:
+            layer.trainable = False
+        vars(layer).pop("call", None)
+
+
+def _assign(variables: Sequence[Any], values: Sequence[Tensor]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)

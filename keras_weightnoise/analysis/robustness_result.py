@@ -1,0 +1,144 @@
+"""What `robustness_sweep` returns: metrics over noise magnitudes."""
+
+import dataclasses
+from typing import Any
+
+from keras_weightnoise._checks import is_number
+from keras_weightnoise.analysis._results import Result, make_axes
+from keras_weightnoise.analysis._summaries import HEADER, Summary, cells, number, summarize, table
+
+_CLEAN = "without noise"
+
+
+@dataclasses.dataclass(frozen=True)
+class RobustnessRow:
+    """One evaluation of a sweep.
+
+    Attributes:
+        noise: The noise's label.
+        magnitude: Its magnitude.
+        draw: The draw, from 0.
+        metrics: What `model.evaluate` returned.
+    """
+
+    noise: str
+    magnitude: float
+    draw: int
+    metrics: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class RobustnessResult(Result):
+    """What `robustness_sweep` returns: metrics over noise magnitudes. Its rows are `RobustnessRow`s.
+
+    Printed, it is a table for each noise and metric: the mean over the draws, their standard
+    deviation, the 95 % interval of the mean by Student's t, and the worst draw.
+    """
+
+    row = RobustnessRow
+
+    def summaries(self, metric: str | None = None) -> dict[str, dict[float, Summary]]:
+        """The `Summary` of a metric for each noise and magnitude, from the smallest.
+
+        Args:
+            metric: A metric's name. `None`: the first that is not a loss, else the loss.
+        """
+        metric = self._metric(metric)
+        values: dict[str, dict[float, dict[int, float]]] = {}
+        for row in self.rows:
+            by_draw = values.setdefault(row.noise, {}).setdefault(row.magnitude, {})
+            by_draw[row.draw] = row.metrics[metric]
+        better = self.higher_is_better[metric]
+        return {
+            noise: {m: summarize(values[noise][m], better) for m in sorted(values[noise])}
+            for noise in values
+        }
+
+    def tolerance(self, metric: str | None = None, drop: float = 0.01) -> float | dict[str, float]:
+        """The largest magnitude swept up to which the mean metric loses at most `drop`.
+
+        Args:
+            metric: A metric's name. `None`: the first that is not a loss, else the loss.
+            drop: Number >= 0: the loss allowed against the value without noise, in the metric's units
+                and the direction of `higher_is_better`. Defaults to `0.01`.
+
+        Returns:
+            A magnitude at which, as at all smaller ones swept, the mean over the draws is within
+            `drop`; `0.0` if there is none. Of several noises, a dict of these, keyed by label.
+        """
+        metric = self._metric(metric)
+        if not (is_number(drop) and drop >= 0):
+            raise ValueError(f"Invalid `drop`. Expected a number >= 0. Received: drop={drop!r}")
+        # Metrics are `float32`: 0.97 - 0.96 comes to a little more than 0.01.
+        allowed = drop + 1e-6 * max(1.0, abs(self.clean[metric]))
+        tolerances = {}
+        for noise, summaries in self.summaries(metric).items():
+            tolerances[noise] = 0.0
+            for magnitude, summary in summaries.items():
+                # Not a number is not within any bound.
+                if not self._damage(metric, summary.mean) <= allowed:
+                    break
+                tolerances[noise] = magnitude
+        return tolerances if len(tolerances) > 1 else next(iter(tolerances.values()))
+
+    def plot(self, metric: str | None = None, ax: Any = None, label: str | None = None) -> Any:
+        """Plots a metric over the magnitude: the mean, and a band from the worst draw to the best.
+
+        The value without noise is a dashed line. The axis of magnitudes is logarithmic if the
+        positive ones span a decade; then there is no place on it for 0.
+
+        Args:
+            metric: A metric's name. `None`: the first that is not a loss, else the loss.
+            ax: Axes of matplotlib, such as an earlier call returned, to lay several models over each
+                other. `None`: new ones. Defaults to `None`.
+            label: The model's name for the legend. Defaults to `None`.
+
+        Returns:
+            The axes.
+        """
+        metric = self._metric(metric)
+        ax = make_axes(ax, 4.0)
+        positive = [row.magnitude for row in self.rows if row.magnitude > 0.0]
+        if positive and max(positive) >= 10.0 * min(positive):
+            ax.set_xscale("log")
+            # The axis's own labels overlap where it spans little more than a decade.
+            ticks = sorted(set(positive))
+            ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            ax.minorticks_off()
+        several = self.summaries(metric)
+        for noise in several:
+            shown = [m for m in several[noise] if m > 0.0 or ax.get_xscale() != "log"]
+            values = [list(self._by(metric, noise=noise, magnitude=m).values()) for m in shown]
+            name = ", ".join(filter(None, (label, noise if len(several) > 1 or not label else "")))
+            means = [several[noise][m].mean for m in shown]
+            (line,) = ax.plot(shown, means, marker=".", label=name)
+            ax.fill_between(
+                shown,
+                [min(v) for v in values],
+                [max(v) for v in values],
+                color=line.get_color(),
+                alpha=0.2,
+                linewidth=0,
+            )
+        first = not any(line.get_label() == _CLEAN for line in ax.lines)
+        ax.axhline(
+            self.clean[metric],
+            color=line.get_color() if len(several) == 1 else "gray",
+            linestyle="--",
+            linewidth=1.0,
+            label=_CLEAN if first else None,
+        )
+        ax.set(xlabel="magnitude of the noise", ylabel=f"{metric} (mean and range of the draws)")
+        entries = zip(*ax.get_legend_handles_labels(), strict=True)
+        handles, labels = zip(*sorted(entries, key=lambda entry: entry[1] == _CLEAN), strict=True)
+        ax.legend(handles, labels, frameon=False)
+        return ax
+
+    def __str__(self) -> str:
+        lines = self._title("Robustness to weight noise")
+        for metric in self.clean:
+            for noise, summaries in self.summaries(metric).items():
+                lines += [f"{noise}: {metric}, without noise {number(self.clean[metric])}"]
+                rows = [[f"{m:g}", *cells(s)] for m, s in summaries.items()]
+                lines += table(("magnitude", *HEADER), rows)
+        return "\n".join(lines)

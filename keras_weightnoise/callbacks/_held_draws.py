@@ -1,0 +1,74 @@
+"""Random numbers that are kept where one draw lasts for several steps."""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from keras_weightnoise._random.sampling import Tensor
+from keras_weightnoise._weights.perturbation import Draws, draw
+from keras_weightnoise._weights.rules import Assigned
+from keras_weightnoise.callbacks._write_ahead_log import free, local, made, overwrite, state
+
+
+class HeldDraws:
+    """The draws of several noises, made anew only when their step changes.
+
+    Args:
+        noises: Pairs of a noise and its targets.
+    """
+
+    def __init__(self, noises: Sequence[Assigned]) -> None:
+        self._noises = noises
+        self._kept = [
+            [
+                None if member.law is None else [state(tf.zeros(t.variable.shape)) for t in targets]
+                for member in noise.members
+            ]
+            for noise, targets in noises
+        ]
+        self._step = state(tf.constant(-1, tf.int64))
+
+    def at(self, seed: Tensor, step: Tensor, replica: int) -> list[Draws]:
+        """Makes the ops that give a replica its draws of a step, for each noise."""
+        kept = [
+            [None if each is None else [local(v)[replica] for v in each] for each in of_noise]
+            for of_noise in self._kept
+        ]
+        kept_step = local(self._step)[replica]
+
+        def redraw() -> Tensor:
+            ops = []
+            for (noise, targets), of_noise in zip(self._noises, kept, strict=True):
+                draws = draw(noise, targets, seed=seed, step=step, replica=replica)
+                for values, variables in zip(draws, of_noise, strict=True):
+                    for value, v in zip(values or (), variables or (), strict=True):
+                        ops.append(v.assign(value, read_value=False))
+            # An interrupted step may have kept only some of them.
+            with tf.control_dependencies(made(ops)):
+                stamp = kept_step.assign(step, read_value=False)
+            with tf.control_dependencies(made([stamp])):
+                return tf.constant(True)
+
+        redrawn = tf.cond(kept_step != step, redraw, lambda: tf.constant(False))
+        with tf.control_dependencies(made([redrawn])):
+            return [
+                [
+                    None if each is None else [tf.convert_to_tensor(v) for v in each]
+                    for each in of_noise
+                ]
+                for of_noise in kept
+            ]
+
+    def reserve(self) -> None:
+        """Takes memory for draws, and forgets those there were. Not in a graph."""
+        self._step.assign(-1)
+        for variable in self._variables():
+            overwrite(variable, [tf.zeros(v.shape, v.dtype) for v in local(variable)])
+
+    def release(self) -> None:
+        """Frees it, until it is reserved again. Not in a graph."""
+        for variable in self._variables():
+            free(variable)
+
+    def _variables(self) -> list[tf.Variable]:
+        return [v for of_noise in self._kept for each in of_noise for v in each or ()]

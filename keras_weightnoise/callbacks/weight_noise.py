@@ -1,0 +1,299 @@
+"""`WeightNoiseCallback`: noise in the weights for a whole `model.fit`."""
+
+import copy
+import numbers
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_weightnoise._checks import check_variables
+from keras_weightnoise._random import sampling
+from keras_weightnoise._weights import selection
+from keras_weightnoise._weights.building import build
+from keras_weightnoise._weights.perturbation import root_mean_squares, warn_below_resolution
+from keras_weightnoise._weights.rules import assign, get_rules
+from keras_weightnoise._weights.selection import Selector
+from keras_weightnoise.callbacks._noisy_step import NoisyStep
+from keras_weightnoise.callbacks._stand_in import Armed
+from keras_weightnoise.noises import Magnitude, Noise
+from keras_weightnoise.schedules import Ramp
+
+
+class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
+    """Trains with noise in the weights: the step sees `w + n`, everything else sees `w`.
+
+    In each training step, the gradient g of the loss L is taken at the noisy point, and the optimizer
+    updates the clean one:
+
+        w_noisy = w + stddev * n,  n ~ N(0, 1);    g = dL/dw at w_noisy;    w <- optimizer(w, g)
+
+    Use it to regularise where a network would memorise (label noise), to find flat minima, or to
+    prepare a network for noisy or low-precision hardware. It works with any model and any `train_step`.
+    Validation, checkpoints and every hook of every callback meet clean weights, and after an error or an
+    interrupt the weights are as they were before the step.
+
+    The noise is a function of `seed`, of the number of optimizer steps taken, and of the variable's place
+    in `model.variables`. So a run that is interrupted and resumed needs nothing saved of this callback.
+
+    Args:
+        noise: Float >= 0, the standard deviation of Gaussian noise, in units of the weights; a
+            `keras.optimizers.schedules.LearningRateSchedule` of it over optimizer steps; or one of
+            `keras_weightnoise.noises`. Or, for different noise in different variables, a mapping from
+            selectors (see `variables`) to such, or a list of pairs: the first selector that matches a
+            variable counts, and `None` matches the rest. Defaults to `0.01`.
+        frequency: When to draw anew. `"batch"`: in each optimizer step, also inside one execution of
+            `steps_per_execution`; under gradient accumulation, the batches of one optimizer step share a
+            draw, as one big batch would. `"epoch"`: when an epoch begins. An int n >= 1: every n optimizer
+            steps. Defaults to `"batch"`.
+        variables: Which variables: `"kernels"` (rank 2 and above), a regular expression searched in
+            `variable.path`, a layer, a layer class, a function of a variable that returns a bool, or a
+            list of these. `None`: every trainable float variable. Frozen, integer and quantized
+            variables are never perturbed. With LoRA enabled, that leaves the low-rank factors.
+        exclude: Which of these not, in the same terms. Defaults to `None`.
+        one_at_a_time: Whether each draw perturbs one of the variables, chosen at random, in place of
+            all. That regularizes without the variance that noise in many layers adds up to (Orvieto et
+            al.). Defaults to `False`.
+        per_replica: Whether each replica of a `tf.distribute.MirroredStrategy` draws noise of its own, or
+            all see the same, which is what one device would see. Defaults to `False`.
+        seed: Integer in [0, 2**32). `None`: drawn when a fit begins, from what
+            `keras.utils.set_random_seed` seeds. Defaults to `None`.
+        verbose: 0 or 1. 1 prints a table of the perturbed variables when training begins. Defaults to 0.
+
+    Raises:
+        ValueError: If an argument's value is not one of these. When training begins: if the model is not
+            built, a selector matches nothing, or another `WeightNoiseCallback` is on the same fit.
+        TypeError: If an argument's type is not one of these.
+
+    Logs:
+        `weight_noise_stddev`: the magnitude in the epoch's last step. Other noises have other names for
+        it (`weight_noise_rate`); several have a key each (`weight_noise_gaussian_stddev`, ...).
+
+    Limits:
+        What a `train_step` assigns by hand to a variable that holds noise lands on the clean value as a
+        change: `w <- clean + (assigned - noisy)`. That is right for `v.assign_sub(learning_rate * g)`, and
+        wrong for what is overwritten, such as a target network or an average of weights: make that
+        non-trainable, or name it in `exclude`. With a `LossScaleOptimizer`, a step it skips is not counted,
+        so the next one sees the same draw. Of an optimizer that the model does not hold as an attribute,
+        steps are counted from the beginning in each new callback.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> from keras_weightnoise import WeightNoiseCallback
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> x, y = np.ones((8, 4)), np.ones((8, 1))
+    >>> noise = WeightNoiseCallback(0.05, variables="kernels", seed=0)
+    >>> history = model.fit(x, y, epochs=2, callbacks=[noise], verbose=0)
+    >>> history.history["weight_noise_stddev"]
+    [0.05..., 0.05...]
+
+    References:
+        - [Graves, 2011](https://papers.nips.cc/paper/4329-practical-variational-inference-for-neural-networks)
+        - [An, 1996](https://doi.org/10.1162/neco.1996.8.3.643)
+        - [Orvieto et al., 2023](https://arxiv.org/abs/2206.04613) (`one_at_a_time`)
+    """
+
+    def __init__(
+        self,
+        noise: Noise | Magnitude | Mapping[Any, Any] | Sequence[Any] = 0.01,
+        *,
+        frequency: Literal["batch", "epoch"] | int = "batch",
+        variables: Selector | None = None,
+        exclude: Selector | None = None,
+        one_at_a_time: bool = False,
+        per_replica: bool = False,
+        seed: int | None = None,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__()
+        selection.check_selectors(variables=variables, exclude=exclude)
+        for name, flag in (("one_at_a_time", one_at_a_time), ("per_replica", per_replica)):
+            if not isinstance(flag, bool):
+                raise TypeError(f"Invalid `{name}`. Expected a bool. Received: {name}={flag}")
+        if verbose not in (0, 1):
+            raise ValueError(f"Invalid `verbose`. Expected 0 or 1. Received: verbose={verbose}")
+        self.noise = noise
+        self.frequency = _check_frequency(frequency)
+        self.variables = variables
+        self.exclude = exclude
+        self.one_at_a_time = one_at_a_time
+        self.per_replica = per_replica
+        self.seed = sampling.check_seed(seed)
+        self.verbose = verbose
+        get_rules(noise)  # Checks it.
+        self._fitted: Any = None
+        self._fit_seed = 0
+        self._told = True
+        self._step: NoisyStep | None = None  # This fit's.
+        self._kept: NoisyStep | None = None  # The last one, which the next fit may need again.
+        self._armed: Armed | None = None
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        # `evaluate` of another model, in a hook, sets `self.model` to that.
+        self._fitted = self.model
+        self._fit_seed = sampling.resolve_seed(self.seed)
+        self._told = not self.verbose
+        # A model that is yet to be built is built when its first batch is there: see `_run`.
+        self._step = self._prepare() if _is_built(self._fitted) else None
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.frequency == "epoch" and self._step is not None:
+            self._current().hold()
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._step is not None:
+            self._current()
+        self._armed = Armed(self._fitted, self._run)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        armed, self._armed = self._armed, None
+        if armed is None or not armed.ran:
+            raise RuntimeError(
+                "The training step ran without noise. Expected `model.fit` to call "
+                "`model.train_function` after `on_train_batch_begin`: another callback replaced it or "
+                "fitted the model in between, or this is no `fit`. In a training loop of your own, use "
+                "`keras_weightnoise.noisy_call`."
+            )
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if logs is not None and self._step is not None:
+            for name, magnitude in self._step.magnitudes().items():
+                logs[f"weight_noise_{name}"] = magnitude
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        if self._step is not None:
+            self._step.end()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The model and the traced step belong to a fit, not to the settings.
+        return {
+            **self.__dict__,
+            "_model": None,
+            "_fitted": None,
+            "_step": None,
+            "_kept": None,
+            "_armed": None,
+        }
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "WeightNoiseCallback":
+        # A selector may be a layer, of a model that is not copied along.
+        return copy.copy(self)
+
+    def _prepare(self) -> NoisyStep:
+        """The noisy step of the model as it is now, made anew unless the last one still serves."""
+        model = self._fitted
+        if isinstance(model.train_function, Armed):
+            model.train_function.give_way(self._run)
+        model.make_train_function()
+        check_variables(model, "perturb")
+        assigned = assign(model, get_rules(self.noise), self.variables, self.exclude)
+        selection.refuse_self_assigned(
+            model, [target for _, targets in assigned for target in targets]
+        )
+        period = {"batch": 1, "epoch": None}.get(self.frequency, self.frequency)
+        settings = (model, assigned, period, self.one_at_a_time, self.per_replica)
+        step = self._kept
+        if step is None or not step.serves(*settings):
+            step = self._kept = NoisyStep(*settings)
+            for noise, targets in assigned:
+                warn_below_resolution(noise, targets, _largest_magnitude(noise, step.now()))
+        step.begin(self._fit_seed)
+        if not self._told:
+            self._told = True
+            print(_table(model, step))
+        self._step = step
+        return step
+
+    def _run(self, iterator: Any) -> Any:
+        if self._step is None:
+            _build(self._fitted, iterator.element_spec)
+        return self._current().run(iterator)
+
+    def _current(self) -> NoisyStep:
+        """The noisy step of this fit, made anew if another callback had the model's own rebuilt."""
+        step = self._step
+        if step is not None and step.clean_function is self._fitted.train_function:
+            return step
+        return self._prepare()
+
+
+def _is_built(model: Any) -> bool:
+    return all(layer.built for layer in selection.sublayers(model))
+
+
+def _build(model: Any, element_spec: Any) -> None:
+    """Builds a model from the shapes of its data, as Keras itself would in its first step."""
+    if (
+        isinstance(element_spec, tuple)
+        and len(element_spec) == 1
+        and isinstance(element_spec[0], tuple)
+    ):
+        element_spec = element_spec[0]
+    if type(model).call is keras.Model.call:
+        return  # It is trained by other means than being called. What it lacks is said by `_prepare`.
+    inputs, _, _ = keras.utils.unpack_x_y_sample_weight(element_spec)
+    try:
+        build(model, (inputs,), {})
+    except Exception as error:
+        raise ValueError(
+            f"Model {model.name!r} cannot be built from its data alone. Expected a built model. Build it, "
+            f"or call it once on a batch, before `fit`. Received: data of {inputs}"
+        ) from error
+
+
+def _largest_magnitude(noise: Noise, now: Any) -> Any:
+    """The magnitude now, or at the end of its ramp: other schedules fall, or none can tell."""
+    ramps = [each.magnitude for each in noise.members if isinstance(each.magnitude, Ramp)]
+    steps = [now, *(ramp.start_step + ramp.ramp_steps for ramp in ramps)]
+    return tf.reduce_max([noise.magnitude_at(step) for step in steps], 0)
+
+
+def _check_frequency(frequency: Any) -> Any:
+    if isinstance(frequency, str) and frequency in ("batch", "epoch"):
+        return frequency
+    if isinstance(frequency, bool) or not isinstance(frequency, numbers.Integral | str):
+        raise TypeError(
+            'Invalid `frequency`. Expected "batch", "epoch" or an integer. '
+            f"Received: frequency={frequency} (of type {type(frequency).__name__})"
+        )
+    if isinstance(frequency, str) or not 1 <= int(frequency) < 2**63:
+        raise ValueError(
+            'Invalid `frequency`. Expected "batch", "epoch" or an integer >= 1. '
+            f"Received: frequency={frequency!r}"
+        )
+    return int(frequency)
+
+
+def _table(model: Any, step: NoisyStep) -> str:
+    """The perturbed variables: path, shape, stddev, rms of the weight, signal to noise."""
+    rows = [("Variable", "Shape", "Noise stddev", "Weight rms", "SNR (dB)")]
+    for noise, targets in step.noises:
+        stddevs = root_mean_squares(noise, targets, noise.magnitude_at(step.now()))
+        for target, stddev in zip(targets, stddevs, strict=True):
+            weight = tf.cast(tf.convert_to_tensor(target.variable), tf.float32)
+            rms = float(tf.sqrt(tf.reduce_mean(tf.square(weight))))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratio = 20 * np.log10(np.divide(rms, stddev))
+            rows.append(
+                (
+                    target.variable.path,
+                    str(tuple(target.variable.shape)),
+                    f"{stddev:.4g}",
+                    f"{rms:.4g}",
+                    f"{ratio:.1f}",
+                )
+            )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    noises = ", ".join(str(noise) for noise, _ in step.noises)
+    skipped = [v.path for v in model.trainable_variables if not selection.is_float(v)]
+    return "\n".join(
+        [f"Weight noise: {noises}", *lines, *(f"Not a float, skipped: {path}" for path in skipped)]
+    )

@@ -1,0 +1,142 @@
+"""The scope in which some variables read as noisy values, and what it finds that it cannot do."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_weightnoise._graphs import current_graph, in_nested_function
+from keras_weightnoise._random.sampling import Tensor
+from keras_weightnoise._weights.selection import Target, Variable, path
+from keras_weightnoise._weights.values import without_autocast
+
+
+def is_recording() -> bool:
+    """Whether gradient tapes record at this moment."""
+    x = tf.constant(0.0)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = tf.identity(x)
+    return tape.gradient(y, x) is not None
+
+
+class NoisyReads(keras.StatelessScope):  # type: ignore[misc]  # Keras ships no types.
+    """A scope in which targets read as their values, and all else is as outside.
+
+    What substituting reads cannot do is refused, so that no call is clean or wrong without a word:
+
+    - A target that the call assigns: the noise would stay.
+    - A read while a `tf.function` is being traced: it would keep this call's noise for later ones, and
+      for those outside the scope.
+    - A read while gradients are no longer recorded, which is what `keras.remat` does: it reads again,
+      outside the scope, when gradients are taken.
+    - A variable read by another route than Keras's (`check`): such as a `tf.function` that was traced
+      before, or a SavedModel's.
+    """
+
+    def __init__(self, targets: Sequence[Target], values: Sequence[Tensor]) -> None:
+        super().__init__(collect_losses=True)
+        self._targets = {id(target.variable): target for target in targets}
+        self._values = {
+            id(target.variable): value for target, value in zip(targets, values, strict=True)
+        }
+        self._read: set[int] = set()
+        self._graph = current_graph()
+        self._recording = is_recording()
+
+    def get_current_value(self, variable: Variable) -> Any:
+        """What `variable` reads as; Keras calls this for every read."""
+        target = self._targets.get(id(variable))
+        if target is None:
+            # Left, so that a scope around this one is honoured.
+            with self._outside():
+                return variable.value
+        if in_nested_function(self._graph):
+            raise _refusal(
+                target,
+                "is read inside a `tf.function`, which would keep the noise of the call it is traced "
+                f"in. Remove the decorator (a compiled training step does without), {_ELSE}",
+            )
+        if self._recording and not is_recording():
+            raise _refusal(
+                target,
+                "is read where no gradient is recorded, as in `keras.remat` (`tf.recompute_grad`), "
+                "which reads it again, without noise, when gradients are taken. Do not rematerialize "
+                f"this layer, {_ELSE}",
+            )
+        self._read.add(id(variable))
+        return self._values[id(variable)]
+
+    def add_update(self, update: tuple[Variable, Tensor]) -> None:
+        """Takes an assignment; Keras calls this for every one."""
+        variable, value = update
+        target = self._targets.get(id(variable))
+        if target is not None:
+            raise _refusal(
+                target,
+                "is assigned in the call itself (as by `keras.layers.SpectralNormalization`), and what "
+                "is assigned would hold noise. Leave this layer out of what is perturbed.",
+            )
+        with self._outside():
+            variable.assign(value)
+
+    def check(self, watched: Sequence[tf.Variable]) -> None:
+        """Raises if a target was read elsewhere, or none was read at all."""
+        read_elsewhere = _among(watched, [target.variable for target in self._targets.values()])
+        for key, target in self._targets.items():
+            if key in read_elsewhere:
+                raise _refusal(
+                    target,
+                    "is read by another route than Keras's, which substitution does not reach, such as "
+                    f"a `tf.function` that was traced before. Remove the decorator, {_ELSE}",
+                )
+            if key not in self._read and self._read:
+                warnings.warn(
+                    f"Weight noise has no effect on the variable {path(target.variable)!r} of the layer "
+                    f"{target.layer.name!r}: this call does not read it.",
+                    stacklevel=2,
+                )
+        if not self._read:
+            raise _refusal(
+                next(iter(self._targets.values())),
+                "is not read in this call, nor is any other variable that would be perturbed.",
+            )
+
+    @contextlib.contextmanager
+    def _outside(self) -> Iterator[None]:
+        self.__exit__()
+        try:
+            yield
+        finally:
+            self.__enter__()
+
+
+_ELSE = (
+    "or use what perturbs the variables themselves: `WeightNoiseCallback` in training, `perturbed_weights` "
+    "outside of it."
+)
+
+
+def _refusal(target: Target, reason: str) -> ValueError:
+    return ValueError(
+        f"Weight noise cannot be applied to the layer {target.layer.name!r} (of type "
+        f"{type(target.layer).__name__}) by substitution: its variable {path(target.variable)!r} "
+        f"{reason}"
+    )
+
+
+def _among(watched: Sequence[tf.Variable], variables: Sequence[Variable]) -> set[int]:
+    """The ids of those Keras variables whose TensorFlow variable a tape has watched."""
+    handles = {id(variable.handle) for variable in watched}
+    found: set[int] = without_autocast(
+        # What an outer scope substitutes is a tensor, and has no handle.
+        function=lambda: {
+            id(variable)
+            for variable in variables
+            if id(getattr(variable.value, "handle", None)) in handles
+        }
+    )
+    return found

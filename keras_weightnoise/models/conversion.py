@@ -1,0 +1,201 @@
+"""Weight noise for the layers of an existing model, and without it again."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_weightnoise._checks import check_model
+from keras_weightnoise._weights.selection import Layer
+from keras_weightnoise.layers._estimators import Estimator
+from keras_weightnoise.layers.gaussian_weight_noise import GaussianWeightNoise
+from keras_weightnoise.models._layer_selection import LayerSelector, chains, choose, is_noisy
+from keras_weightnoise.models._rebuilding import compile_like, is_graph, rebuild
+from keras_weightnoise.noises import Scale
+
+_REGISTERED_NAME = "keras_weightnoise>GaussianWeightNoise"
+
+
+def add_weight_noise(
+    model: Any,
+    stddev: float = 0.1,
+    *,
+    relative_to: Scale | None = None,
+    estimator: Estimator = "shared",
+    layers: LayerSelector | None = None,
+    exclude: LayerSelector | None = None,
+    seed: int | None = None,
+) -> Any:
+    """Returns a copy of a model with noisy kernels in training: `w' = w + stddev * scale(w) * n`.
+
+    Use it to fine-tune a trained model under weight noise, in all layers or in some, and
+    `strip_weight_noise` to have the plain model back. For noise that changes during training, or in
+    models of other kinds than these, use `WeightNoiseCallback`.
+
+    Each layer is wrapped in a `GaussianWeightNoise` of the layer's own name, also in models nested in
+    this one, at any depth. A layer that is called several times is wrapped once. Weights, the order of
+    `get_weights()`, frozen layers, dtypes and statistics are kept, and with `training=False` outputs are
+    those of `model`, bit for bit. `model` itself is not touched, and shares nothing with the copy.
+
+    Args:
+        model: A built functional or Sequential model, compiled or not.
+        stddev: Float >= 0, in units of the weights where `relative_to` is `None`, else of that scale.
+            Defaults to `0.1`.
+        relative_to: The scale: see `GaussianWeightNoise`. Defaults to `None`.
+        estimator: What each example of a batch sees of the noise: see `GaussianWeightNoise`. Defaults
+            to `"shared"`.
+        layers: Which layers: a regular expression searched in `layer.name`, a layer, a layer class, a
+            function of a layer that returns a bool, or a list of these. A nested model stands for the
+            layers in it. `None`: every layer that has trainable kernels, and that `estimator` applies
+            to; those that cannot be wrapped are left out with a warning, which are quantized ones, and
+            `keras.layers.SpectralNormalization`, which overwrites its kernel. Kernels are float weights
+            of rank 2 and above, as in Dense, convolutions, Embedding, recurrent layers, attention and
+            layers of your own. LayerNormalization and PReLU have none, and BatchNormalization neither. Of
+            a layer with LoRA, the trainable factors are perturbed. Layers that are wrapped already stay
+            as they are. Defaults to `None`.
+        exclude: Which of these not, in the same terms. Defaults to `None`.
+        seed: Int in [0, 2^32), from which each wrapper gets one of its own, whatever else is wrapped.
+            `None`: each takes one from what `keras.utils.set_random_seed` seeds. Defaults to `None`.
+
+    Returns:
+        A model of the class of `model`, compiled as it is, with an optimizer that begins anew.
+
+    Raises:
+        ValueError: If the model is not built, or is neither functional nor Sequential; if a selector
+            matches nothing; if a layer that is selected cannot be wrapped (the message says which); if a
+            layer or what `compile` was given cannot be made again from its configuration. Layers whose
+            reads are hidden, as in a `tf.function` of their own, are found only in training, which then
+            raises and names them: leave them out with `exclude`.
+        TypeError: If an argument is of another type.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_weightnoise import add_weight_noise, strip_weight_noise
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="head")])
+    >>> noisy = add_weight_noise(model, 0.1, layers="head", seed=1)
+    >>> x = keras.ops.ones((2, 4))
+    >>> bool(keras.ops.all(noisy(x) == model(x)))
+    True
+    >>> bool(keras.ops.all(noisy(x, training=True) == model(x)))
+    False
+    >>> type(strip_weight_noise(noisy).get_layer("head")).__name__
+    'Dense'
+    """
+    _check_graph(model, "add_weight_noise", "Train it with `WeightNoiseCallback`")
+    arguments: dict[str, Any] = {
+        "stddev": stddev,
+        "relative_to": relative_to,
+        "estimator": estimator,
+    }
+    # Checks them.
+    GaussianWeightNoise(keras.layers.Dense(1, name="any"), **arguments, seed=seed, name="any")
+    chosen = {id(layer) for layer in choose(model, layers, exclude, estimator)}
+    places = {id(layer): place for place, (layer, *_) in enumerate(chains(model))}
+
+    def replace(layer: Layer, copy: Callable[[Layer], Layer]) -> Layer:
+        if id(layer) not in chosen:
+            return copy(layer)
+        return GaussianWeightNoise(
+            copy(layer),
+            **arguments,
+            seed=None if seed is None else _seed_of(seed, places[id(layer)]),
+            name=layer.name,
+            trainable=layer.trainable,
+        )
+
+    new = rebuild(model, replace)
+    compile_like(model, new)
+    return new
+
+
+def strip_weight_noise(model: Any) -> Any:
+    """Returns a copy of a model without `GaussianWeightNoise`, its layers and weights kept.
+
+    Use it when training under noise is done. The copy needs nothing of this library: it is saved, loaded
+    and exported as any other model. (But constraints such as `constraints.ClipToStddev` stay.) What the
+    wrapper does with `training=False`, its layer does always: outputs are the same, bit for bit. `model`
+    itself is not touched, and shares nothing with the copy.
+
+    Wrappers are taken off in nested models too, at any depth, and inside of layers that have theirs from
+    their configuration, such as `keras.layers.TimeDistributed`. A layer gets its wrapper's name, which
+    others may refer to, unless that is one that Keras made up: then it keeps its own.
+
+    Args:
+        model: A built functional or Sequential model, compiled or not.
+
+    Returns:
+        A model of the class of `model`, compiled as it is, with an optimizer that begins anew.
+
+    Raises:
+        ValueError: If there is nothing to strip; if the model is not built, or is neither functional nor
+            Sequential; if a wrapper cannot be taken off, because a layer makes it by itself; if a layer
+            or what `compile` was given cannot be made again from its configuration.
+        TypeError: If `model` is no model.
+
+    Example:
+
+    See `add_weight_noise`.
+    """
+    _check_graph(
+        model, "strip_weight_noise", "Take the wrappers out of its code, and load the weights"
+    )
+    if not is_noisy(model):
+        raise ValueError(
+            f"Model {model.name!r} has nothing to strip. Expected a `GaussianWeightNoise` in it."
+        )
+    names = {layer.name: layer for layer, *_ in chains(model)}
+
+    def replace(layer: Layer, copy: Callable[[Layer], Layer]) -> Layer:
+        if not isinstance(layer, GaussianWeightNoise):
+            return copy(layer)
+        inner = layer.layer
+        new = replace(inner, copy)
+        automatic = re.fullmatch(r"gaussian_weight_noise(_\d+)?", layer.name)
+        if not automatic or names.get(inner.name, inner) is not inner:
+            new.name = layer.name
+        return new
+
+    new = rebuild(model, replace, _strip)
+    compile_like(model, new)
+    for layer, *_ in chains(new):
+        if is_noisy(layer):
+            raise ValueError(
+                f"The layer {layer.name!r} (of type {type(layer).__name__}) keeps its "
+                "`GaussianWeightNoise`. Expected wrappers in functional and Sequential models, or in "
+                "layers that have theirs from `get_config`. This one makes it by itself."
+            )
+    return new
+
+
+def _strip(config: Any) -> Any:
+    """A config without the wrappers in it, at any depth."""
+    if isinstance(config, dict):
+        if config.get("registered_name") == _REGISTERED_NAME:
+            return _strip(config["config"]["layer"])
+        return {key: _strip(value) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return type(config)(_strip(each) for each in config)
+    return config
+
+
+def _check_graph(model: Any, function: str, otherwise: str) -> None:
+    check_model(model)
+    if isinstance(model, keras.Sequential) and not model.built:
+        raise ValueError(
+            f"Model {model.name!r} is not built. Expected a built model: call it once on a batch."
+        )
+    if not is_graph(model):
+        raise ValueError(
+            f"`{function}` cannot rebuild {model.name!r}: Keras knows no graph of its layers. Expected a "
+            f"functional or Sequential model. {otherwise}; or, if it was made from inputs and outputs, "
+            "pass `keras.Model(model.input, model.output)`. "
+            f"Received: model={model} (of type {type(model).__name__})"
+        )
+
+
+def _seed_of(seed: int, place: int) -> int:
+    """A seed for the layer at a place."""
+    return int(np.random.SeedSequence([seed, place]).generate_state(1)[0])
