@@ -7,12 +7,13 @@ before an optimizer updates them, and at the end into what is left; roll back on
 import contextlib
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_weightnoise._attributes import replaced
 from keras_weightnoise._graphs import in_nested_function
 from keras_weightnoise._random import sampling
 from keras_weightnoise._random.sampling import Tensor
@@ -272,23 +273,13 @@ class NoisyStep:
         finally:
             self._model.train_function = self.clean_function
 
-    @contextlib.contextmanager
-    def _standing_in(self) -> Iterator[None]:
+    def _standing_in(self) -> contextlib.AbstractContextManager[None]:
         """Within it, `model.train_step` is ours, and the model's own `tf.function`s are plain code.
 
         Keras before 3.6 looks `train_step` up in each step. A function would keep what it was traced with:
         with noise to take off, or without.
         """
-        attributes = vars(self._model)  # Past Keras's tracking of what is set.
-        ours = {"train_step": self._noisy_train_step, **self._functions}
-        own = {name: attributes[name] for name in ours if name in attributes}
-        try:
-            attributes.update(ours)
-            yield
-        finally:
-            for name in ours:
-                attributes.pop(name, None)
-            attributes.update(own)
+        return replaced(self._model, train_step=self._noisy_train_step, **self._functions)
 
 
 _NESTED = (
