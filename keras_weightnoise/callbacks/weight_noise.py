@@ -64,7 +64,8 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     Raises:
         ValueError: If an argument's value is not one of these. When training begins: if the model is not
-            built, a selector matches nothing, or another `WeightNoiseCallback` is on the same fit.
+            built, a selector matches nothing, another `WeightNoiseCallback` is on the same fit, or replicas
+            are trained by other processes (`tf.distribute.MultiWorkerMirroredStrategy`).
         TypeError: If an argument's type is not one of these.
 
     Logs:
@@ -135,6 +136,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         # `evaluate` of another model, in a hook, sets `self.model` to that.
         self._fitted = self.model
+        _refuse_several_workers(self._fitted)
         self._fit_seed = sampling.resolve_seed(self.seed)
         self._told = not self.verbose
         # A model that is yet to be built is built when its first batch is there: see `_run`.
@@ -219,6 +221,25 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if step is not None and step.clean_function is self._fitted.train_function:
             return step
         return self._prepare()
+
+
+def _refuse_several_workers(model: Any) -> None:
+    """Raises if replicas of a model are trained by other processes.
+
+    Keras 3 cannot `fit` there: https://github.com/keras-team/keras/issues/20585 (3.5 to 3.15). Where it is
+    patched to, replicas would have to be counted over all workers for `per_replica`.
+    """
+    strategy = model.distribute_strategy
+    replicas = strategy.num_replicas_in_sync
+    here = 1 if replicas == 1 else len(strategy.extended.worker_devices)
+    if replicas > here:
+        raise ValueError(
+            f"`WeightNoiseCallback` cannot train model {model.name!r} on several workers, as Keras's `fit` "
+            "cannot. Expected all replicas in one process, or a training loop of your own: call "
+            "`keras_weightnoise.noisy_call` in a function that `strategy.run` runs. "
+            f"Received: strategy={type(strategy).__name__}, with {replicas} replicas, {here} of them in "
+            "this process"
+        )
 
 
 def _is_built(model: Any) -> bool:

@@ -4,6 +4,7 @@ import copy
 import gc
 import pickle
 import re
+import types
 import warnings
 import weakref
 
@@ -717,6 +718,37 @@ def test_two_on_one_fit_are_refused():
 def test_bad_arguments(arguments, error, message):
     with pytest.raises(error, match=f"Expected .*Received: {message}"):
         WeightNoiseCallback(**arguments)
+
+
+class OnTwoWorkers:
+    """What a strategy says in one of two processes. Keras itself cannot `fit` there."""
+
+    num_replicas_in_sync = 2
+    extended = types.SimpleNamespace(worker_devices=("/job:worker/task:0/device:CPU:0",))
+
+    def __getattr__(self, name):
+        return getattr(tf.distribute.get_strategy(), name)
+
+
+def test_several_workers_are_refused():
+    class Distributed(keras.Model):
+        distribute_strategy = property(lambda self: OnTwoWorkers())
+
+    base = linear()
+    model = Distributed(base.inputs, base.outputs)
+    model.compile("sgd", "mse")
+    with pytest.raises(
+        ValueError, match=r"several workers.*`strategy\.run`.*2 replicas, 1 of them"
+    ):
+        fit(model, WeightNoiseCallback(0.1))
+
+
+def test_a_strategy_of_several_workers_with_one_is_served():
+    with tf.distribute.MultiWorkerMirroredStrategy().scope():
+        model = small()
+    before = model.get_weights()
+    fit(model, WeightNoiseCallback(0.1), epochs=1)
+    assert not same(model.get_weights(), before)
 
 
 def test_a_model_without_variables_is_refused():
