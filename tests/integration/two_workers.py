@@ -49,10 +49,9 @@ def train(strategy, draws, checkpoints=None, die_after=None):
     replicas = strategy.num_replicas_in_sync
 
     def replica_step(x, y):
-        seed = SEED
+        seed = SEED * replicas
         if draws == "own":
-            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-            seed = SEED * replicas + replica
+            seed += tf.distribute.get_replica_context().replica_id_in_sync_group
         with tf.GradientTape() as tape:
             outputs = noisy_call(
                 model, noise, x, seed=seed, step=optimizer.iterations, training=True
