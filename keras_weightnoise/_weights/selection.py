@@ -56,8 +56,8 @@ def select(
         ValueError: If a selector matches nothing, or nothing remains.
     """
     owners = _owners(root)
-    learned = _learned(root) if frozen else root.trainable_variables
-    eligible = {id(v) for v in learned if is_float(v)}
+    weights = learned(root) if frozen else root.trainable_variables
+    eligible = {id(v) for v in weights if is_float(v)}
     everything = list(root.variables)
     candidates = [v for v in everything if id(v) in eligible]
     chosen = matching(root, candidates, "variables", variables)
@@ -244,7 +244,7 @@ def _listing(everything: Sequence[Variable], eligible: Sequence[Variable]) -> st
     return " Its variables are:\n" + "\n".join(lines)
 
 
-def _learned(root: Layer) -> list[Variable]:
+def learned(root: Layer) -> list[Variable]:
     """The variables that are trainable, or would be if nothing were frozen."""
     # What a frozen layer would train has no public name (Keras 3.5 to 3.15).
     return [v for layer in sublayers(root) for v in layer._trainable_variables]

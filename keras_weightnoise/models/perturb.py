@@ -16,6 +16,7 @@ from keras_weightnoise._weights import selection
 from keras_weightnoise._weights.perturbation import perturb_assigned, same_bits
 from keras_weightnoise._weights.rules import assign, get_rules
 from keras_weightnoise._weights.selection import Selector
+from keras_weightnoise._weights.state import Snapshot, assign_all, state_variables
 from keras_weightnoise._weights.values import stored_values
 from keras_weightnoise.models._copying import copy_model
 from keras_weightnoise.noises import Magnitude, Noise
@@ -108,9 +109,11 @@ def perturbed_weights(
     one that cannot be copied or that holds a reloaded SavedModel (`keras.layers.TFSMLayer`).
 
     What else changes the perturbed weights inside (a `fit`, a `load_weights`) is undone at the end, or
-    by the next `redraw`, with a warning: train a copy from `perturb_weights` instead. What is not
-    perturbed (BatchNormalization's statistics, say) keeps what happens to it. One `with` in another adds
-    noise to noise, and takes its own off again.
+    by the next `redraw`, with a warning: train a copy from `perturb_weights` instead. Other weights keep
+    what happens to them. What calls change beside the weights (states of stateful RNNs, BatchNormalization's
+    statistics, seeds, metrics, any variable that is not learned) is put back by `redraw` and at the end:
+    each draw starts from the same state, and the model is left as without a call. One `with` in another
+    adds noise to noise, and takes its own off again.
 
     Args:
         model: See `perturb_weights`.
@@ -170,6 +173,7 @@ class PerturbedWeights:
                 )
         selection.check_selectors(variables=variables, exclude=exclude)
         check_variables(model, "perturb")
+        self._model = model
         self.assigned = assign(model, rules, variables, exclude, frozen=True)
         self.variables = [t.variable for _, targets in self.assigned for t in targets]
         self._seed = sampling.resolve_seed(sampling.check_seed(seed))
@@ -183,6 +187,7 @@ class PerturbedWeights:
         self._step = 0
         self._clean: list[Tensor] = []
         self._noisy: list[Tensor] = []
+        self._state = Snapshot([])
 
     def __enter__(self) -> "PerturbedWeights":
         if self._clean:
@@ -190,8 +195,8 @@ class PerturbedWeights:
                 "This `perturbed_weights` is in use. Expected one `with` at a time: for noise on top of "
                 "noise, make another."
             )
-        # A tensor keeps what it read: assigning puts another buffer in the variable's place.
-        self._clean = self._noisy = stored_values(self.variables)
+        self._clean = self._noisy = Snapshot(self.variables).values
+        self._state = Snapshot(state_variables(self._model))
         self._step = -1
         try:
             self.redraw()
@@ -224,13 +229,15 @@ class PerturbedWeights:
                 "`with perturbed_weights(...)`."
             )
         self._warn_of_changes(stacklevel=4)
+        self._state.restore()
         noisy = self.draw(self._clean, step, magnitudes)
         try:
-            self._assign(noisy)
+            for variable, value in zip(self.variables, noisy, strict=True):
+                variable.assign(value)
             self._noisy = noisy
         except BaseException:
             self._noisy = self._clean
-            self._assign(self._clean)
+            assign_all(self.variables, self._clean)
             raise
 
     def keep(self) -> None:
@@ -262,13 +269,7 @@ class PerturbedWeights:
 
     def _restore(self) -> None:
         try:
-            self._assign(self._clean)
-        except BaseException:  # An interrupt came between.
-            self._assign(self._clean)
-            raise
+            assign_all(self.variables, self._clean)
         finally:
             self._clean = self._noisy = []
-
-    def _assign(self, values: Sequence[Tensor]) -> None:
-        for variable, value in zip(self.variables, values, strict=True):
-            variable.assign(value)
+            self._state.restore()

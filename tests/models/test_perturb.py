@@ -11,6 +11,7 @@ from fits import strategy
 from keras_weightnoise import noises, perturb_weights, perturbed_weights, schedules
 from keras_weightnoise._weights import selection
 from keras_weightnoise._weights.perturbation import perturb
+from keras_weightnoise._weights.state import state_variables
 
 L = keras.layers
 X = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
@@ -456,6 +457,31 @@ def test_what_is_not_perturbed_may_change_inside():
     with perturbed_weights(model, 0.1, variables="kernels"):
         model.get_layer("head").bias.assign([3.0, 4.0])
     np.testing.assert_array_equal(model.get_layer("head").bias, [3.0, 4.0])
+
+
+def stateful():
+    """A model of which a call with `training=True` changes states, statistics and a seed."""
+    rnn = L.GRU(3, stateful=True)
+    parts = [L.BatchNormalization(), rnn, L.Dropout(0.5), L.Dense(1)]
+    return keras.Sequential([keras.Input(batch_shape=(4, 5, 3)), *parts]), rnn
+
+
+def test_each_draw_starts_from_the_same_state():
+    model, rnn = stateful()
+    x = np.random.default_rng(1).normal(size=(4, 5, 3)).astype("float32")
+    expected = np.array(model(x))
+    rnn.reset_state()
+    state = state_variables(model)
+    before = [np.array(v) for v in state]
+    with perturbed_weights(model, 0.0) as noisy:
+        for _ in range(3):
+            np.testing.assert_array_equal(model(x), expected)
+            assert np.any(model(x) != expected)  # Within a draw, the sequence goes on.
+            model(x, training=True)
+            now = [np.array(v) for v in state]
+            assert sum(np.any(a != b) for a, b in zip(now, before, strict=True)) == 4
+            noisy.redraw()
+    assert same([np.array(v) for v in state], before)
 
 
 def test_misuse():

@@ -1,0 +1,135 @@
+"""The state of a model: the variables that a call may change, and that training does not learn.
+
+These are the states of stateful recurrent layers (which Keras does not list in `model.variables`), the seeds
+of random layers, the statistics of normalization layers, metrics, and whatever else a layer keeps in a
+variable. Perturbed copies of a model must not pass it on from one to the next.
+"""
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_weightnoise._random.sampling import Tensor
+from keras_weightnoise._weights import selection
+from keras_weightnoise._weights.selection import Layer, Variable
+from keras_weightnoise._weights.values import stored_values
+
+# What their other objects hold is no state of a model: strategies, functions, graphs.
+_LIBRARIES = ("keras", "tensorflow", "numpy", "builtins", "functools")
+
+# The base class of `keras.Variable`. In Keras 3.5 the variables of layers are of that one only.
+_KERAS_VARIABLE = keras.Variable.__bases__[0]
+
+
+class Snapshot:
+    """What variables hold at this moment, to put back at any time, any number of times.
+
+    Args:
+        variables: `keras.Variable`s, or TensorFlow's.
+    """
+
+    def __init__(self, variables: Sequence[Variable]) -> None:
+        self.variables = list(variables)
+        # A tensor keeps what it read: assigning puts another buffer in the variable's place.
+        self.values = stored_values(self.variables)
+
+    def restore(self) -> None:
+        """Puts it back, also if an interrupt comes between."""
+        assign_all(self.variables, self.values)
+
+
+def assign_all(variables: Sequence[Variable], values: Sequence[Tensor]) -> None:
+    """Assigns a value to each variable, to all of them even if an interrupt comes between."""
+    try:
+        _assign_each(variables, values)
+    except BaseException:
+        _assign_each(variables, values)
+        raise
+
+
+@contextlib.contextmanager
+def kept_state(model: Layer) -> Iterator[None]:
+    """After it, the state of a model is what it was before, whatever was called inside.
+
+    Args:
+        model: A model or layer. Variables that it makes inside stay as they are.
+    """
+    snapshot = Snapshot(state_variables(model))
+    try:
+        yield
+    finally:
+        snapshot.restore()
+
+
+def state_variables(model: Layer) -> list[Variable]:
+    """Every variable that is reachable from a model, but for those that training learns.
+
+    The weights of frozen layers count as learned, too.
+    """
+    learned = {id(variable) for variable in selection.learned(model)}
+    return [variable for variable in reachable_variables(model) if id(variable) not in learned]
+
+
+def seed_variables(model: Layer) -> list[Variable]:
+    """The states of all seed generators that are reachable from a model."""
+    generators = _reachable(model, keras.random.SeedGenerator)
+    return [generator.state for generator in generators]
+
+
+def reachable_variables(model: Layer) -> list[Variable]:
+    """Every variable in a model's attributes and in what these hold, listed by Keras or not.
+
+    That is Keras's variables and TensorFlow's, in layers, metrics, seed generators, `tf.Module`s, objects of
+    classes of one's own, and containers of these. Optimizers are left out: no call changes them.
+    """
+    return _reachable(model, (_KERAS_VARIABLE, tf.Variable))
+
+
+def _reachable(root: Any, kind: Any) -> list[Any]:
+    found: list[Any] = []
+    seen: set[int] = set()
+    left = [root]
+    while left:
+        value = left.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, kind):
+            found.append(value)
+        left += reversed(_children(value))
+    return found
+
+
+def _children(value: Any) -> list[Any]:
+    """What an object holds, if it is one that may hold variables of a model."""
+    if isinstance(value, Mapping):
+        return list(value.values())
+    if isinstance(value, list | tuple | set | frozenset | deque):
+        return list(value)
+    if isinstance(value, keras.Model):
+        # What `compile` made is in objects of Keras's own.
+        return [*vars(value).values(), *value.metrics]
+    if isinstance(value, keras.Metric):
+        return [*value.variables, *vars(value).values()]
+    if isinstance(value, keras.Layer | keras.random.SeedGenerator | tf.Module):
+        return list(vars(value).values())
+    return list(vars(value).values()) if _is_ones_own(value) else []
+
+
+def _is_ones_own(value: Any) -> bool:
+    """Whether an object is of a class that is neither Python's, nor Keras's, nor TensorFlow's."""
+    return (
+        hasattr(value, "__dict__")
+        and not isinstance(value, type | ModuleType | keras.optimizers.Optimizer)
+        and type(value).__module__.partition(".")[0] not in _LIBRARIES
+    )
+
+
+def _assign_each(variables: Sequence[Variable], values: Sequence[Tensor]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
