@@ -5,8 +5,8 @@ from typing import Any
 
 import keras
 
-from keras_weightnoise._weights import selection
-from keras_weightnoise._weights.selection import Layer
+from keras_weightnoise._weights import reachable
+from keras_weightnoise._weights.reachable import Layer
 
 
 def build(layer: Layer, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
@@ -29,5 +29,5 @@ def build(layer: Layer, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
 def built_by_calling(layer: Layer) -> bool:
     """Whether the layer has parts to build, but no `build` that does it: its first call will."""
     return type(layer).build is keras.Layer.build and not all(
-        part.built for part in selection.sublayers(layer) if part is not layer
+        part.built for part in reachable.sublayers(layer) if part is not layer
     )

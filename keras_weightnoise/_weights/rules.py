@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_weightnoise import noises
-from keras_weightnoise._weights import selection
-from keras_weightnoise._weights.selection import Layer, Selector, Target
+from keras_weightnoise._weights import selection, selectors
+from keras_weightnoise._weights.reachable import Layer
+from keras_weightnoise._weights.selection import Target
+from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise.noises import Noise
 
 Rule = tuple[Selector | None, Noise]
@@ -51,7 +53,7 @@ def get_rules(noise: Any) -> list[Rule]:
                 "Invalid `noise`. Expected a noise, or pairs (selector, noise). "
                 f"Received: noise={noise!r}"
             )
-        selection.check_selector("noise", pair[0])
+        selectors.check_selector("noise", pair[0])
         rules.append((pair[0], noises.get(pair[1])))
     return rules
 
@@ -84,7 +86,7 @@ def assign(
     chosen = [target.variable for target in left]
     assigned = []
     for selector, noise in rules:
-        matched = selection.matching(root, chosen, "noise", selector)
+        matched = selectors.matching(root, chosen, "noise", selector)
         targets = [target for target in left if id(target.variable) in matched]
         if not targets:
             raise ValueError(

@@ -15,8 +15,8 @@ import keras
 import tensorflow as tf
 
 from keras_weightnoise._random.sampling import Tensor
-from keras_weightnoise._weights import selection
-from keras_weightnoise._weights.selection import Layer, Variable
+from keras_weightnoise._weights import reachable
+from keras_weightnoise._weights.reachable import Layer, Variable
 from keras_weightnoise._weights.values import stored_values
 
 # What their other objects hold is no state of a model: strategies, functions, graphs.
@@ -71,7 +71,7 @@ def state_variables(model: Layer) -> list[Variable]:
 
     The weights of frozen layers count as learned, too.
     """
-    learned = {id(variable) for variable in selection.learned(model)}
+    learned = {id(variable) for variable in reachable.learned(model)}
     return [variable for variable in reachable_variables(model) if id(variable) not in learned]
 
 

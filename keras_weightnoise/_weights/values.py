@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_weightnoise._random.sampling import Tensor
-from keras_weightnoise._weights.selection import Variable
+from keras_weightnoise._weights.reachable import Variable
 
 
 def stored_values(variables: Sequence[Variable]) -> list[Tensor]:

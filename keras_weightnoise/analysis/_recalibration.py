@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_weightnoise._random.sampling import Tensor
-from keras_weightnoise._weights import selection
+from keras_weightnoise._weights import reachable
 from keras_weightnoise._weights.values import stored_values
 from keras_weightnoise.analysis._evaluation import RepeatedData
 
@@ -35,7 +35,7 @@ class Recalibration:
         self._data = data
         self._layers = [
             layer
-            for layer in selection.sublayers(model)
+            for layer in reachable.sublayers(model)
             if isinstance(layer, keras.layers.BatchNormalization)
         ]
         if not self._layers:

@@ -9,7 +9,7 @@ from typing import Any
 
 from keras_weightnoise._checks import is_number
 from keras_weightnoise._random.sampling import Tensor
-from keras_weightnoise._weights.selection import Selector
+from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise.analysis._evaluation import (
     RepeatedData,
     Verbose,

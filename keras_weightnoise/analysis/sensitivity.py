@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
+from keras_weightnoise._weights.reachable import Variable
 from keras_weightnoise._weights.rules import Assigned, assign, get_rules
-from keras_weightnoise._weights.selection import Selector, Target, Variable
+from keras_weightnoise._weights.selection import Target
+from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise.analysis._evaluation import (
     RepeatedData,
     Verbose,

@@ -17,7 +17,7 @@ from keras_weightnoise._attributes import replaced
 from keras_weightnoise._graphs import in_nested_function
 from keras_weightnoise._random import sampling
 from keras_weightnoise._random.sampling import Tensor
-from keras_weightnoise._weights import selection
+from keras_weightnoise._weights import reachable, selection
 from keras_weightnoise._weights.perturbation import Draws, is_active, perturb_assigned
 from keras_weightnoise._weights.rules import Assigned
 from keras_weightnoise.callbacks._held_draws import HeldDraws
@@ -67,7 +67,7 @@ class NoisyStep:
             for name in function_names(model)
             if name != "train_step"
         }
-        self._optimizers = selection.optimizers(model)
+        self._optimizers = reachable.optimizers(model)
         self._identity = _identity(model, noises, period, one_at_a_time, per_replica)
         self._traced = self._checked = self._running = False
         with model.distribute_strategy.scope():
@@ -297,7 +297,7 @@ def _counters(optimizer: Any) -> list[Any]:
 def _identity(model: Any, noises: Sequence[Assigned], *settings: Any) -> tuple[Any, ...]:
     """Equal for arguments that make the same step. A step keeps alive what goes in by its `id`."""
     variables = [[id(target.variable) for target in targets] for _, targets in noises]
-    optimizers = _ids(selection.optimizers(model))
+    optimizers = _ids(reachable.optimizers(model))
     return id(model), optimizers, [noise for noise, _ in noises], variables, settings
 
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from keras_weightnoise._graphs import current_graph
 from keras_weightnoise._random.sampling import Tensor
-from keras_weightnoise._weights.selection import Variable
+from keras_weightnoise._weights.reachable import Variable
 
 # What only looks at a variable. Any other op may have written to it.
 _READS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape"}

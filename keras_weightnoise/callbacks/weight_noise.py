@@ -11,11 +11,11 @@ import tensorflow as tf
 
 from keras_weightnoise._checks import check_variables
 from keras_weightnoise._random import sampling
-from keras_weightnoise._weights import selection
+from keras_weightnoise._weights import kernels, reachable, selection, selectors
 from keras_weightnoise._weights.building import build
 from keras_weightnoise._weights.perturbation import root_mean_squares, warn_below_resolution
 from keras_weightnoise._weights.rules import assign, get_rules
-from keras_weightnoise._weights.selection import Selector
+from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise.callbacks._noisy_step import NoisyStep
 from keras_weightnoise.callbacks._stand_in import Armed
 from keras_weightnoise.noises import Magnitude, Noise
@@ -111,7 +111,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         verbose: int = 0,
     ) -> None:
         super().__init__()
-        selection.check_selectors(variables=variables, exclude=exclude)
+        selectors.check_selectors(variables=variables, exclude=exclude)
         for name, flag in (("one_at_a_time", one_at_a_time), ("per_replica", per_replica)):
             if not isinstance(flag, bool):
                 raise TypeError(f"Invalid `{name}`. Expected a bool. Received: {name}={flag}")
@@ -243,7 +243,7 @@ def _refuse_several_workers(model: Any) -> None:
 
 
 def _is_built(model: Any) -> bool:
-    return all(layer.built for layer in selection.sublayers(model))
+    return all(layer.built for layer in reachable.sublayers(model))
 
 
 def _build(model: Any, element_spec: Any) -> None:
@@ -314,7 +314,7 @@ def _table(model: Any, step: NoisyStep) -> str:
         for row in rows
     ]
     noises = ", ".join(str(noise) for noise, _ in step.noises)
-    skipped = [v.path for v in model.trainable_variables if not selection.is_float(v)]
+    skipped = [v.path for v in model.trainable_variables if not kernels.is_float(v)]
     return "\n".join(
         [f"Weight noise: {noises}", *lines, *(f"Not a float, skipped: {path}" for path in skipped)]
     )

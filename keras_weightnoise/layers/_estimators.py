@@ -20,7 +20,8 @@ from keras import ops
 
 from keras_weightnoise._random import sampling
 from keras_weightnoise._random.sampling import Tensor
-from keras_weightnoise._weights.selection import Layer, Target
+from keras_weightnoise._weights.reachable import Layer
+from keras_weightnoise._weights.selection import Target
 from keras_weightnoise._weights.values import stored_values
 from keras_weightnoise.layers._noisy_reads import NoisyReads
 from keras_weightnoise.noises import Gaussian

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from keras_weightnoise._graphs import current_graph, in_nested_function
 from keras_weightnoise._random.sampling import Tensor
-from keras_weightnoise._weights.selection import Target, Variable, path
+from keras_weightnoise._weights.reachable import Variable, path
+from keras_weightnoise._weights.selection import Target
 from keras_weightnoise._weights.values import without_autocast
 
 

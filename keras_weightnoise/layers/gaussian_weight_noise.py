@@ -11,9 +11,11 @@ import tensorflow as tf
 from keras_weightnoise import noises
 from keras_weightnoise._random import sampling
 from keras_weightnoise._random.sampling import Tensor
-from keras_weightnoise._weights import selection
+from keras_weightnoise._weights import reachable, selection, selectors
 from keras_weightnoise._weights.building import build, built_by_calling
-from keras_weightnoise._weights.selection import Layer, Selector, Target
+from keras_weightnoise._weights.reachable import Layer
+from keras_weightnoise._weights.selection import Target
+from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise.layers import _estimators as estimators
 from keras_weightnoise.layers._estimators import Estimator
 from keras_weightnoise.layers._noisy_reads import is_recording
@@ -135,7 +137,7 @@ class GaussianWeightNoise(keras.layers.Wrapper):  # type: ignore[misc]  # Keras 
             )
         noises.Gaussian(stddev, relative_to)  # Checks both.
         estimators.check_estimator(estimator, layer)
-        selection.check_selectors(variables=variables, exclude=exclude)
+        selectors.check_selectors(variables=variables, exclude=exclude)
         if estimator != "shared" and (variables != "kernels" or exclude is not None):
             raise ValueError(
                 f"The estimator {estimator!r} is for the kernel, and only that. Expected "
@@ -230,7 +232,7 @@ class GaussianWeightNoise(keras.layers.Wrapper):  # type: ignore[misc]  # Keras 
             "relative_to": self.relative_to,
             "estimator": self.estimator,
             **{
-                name: selection.serialize(name, each)
+                name: selectors.serialize(name, each)
                 for name, each in self._select.keywords.items()
             },
             "seed": self.seed,
@@ -303,7 +305,7 @@ _BIDIRECTIONAL = (
 def _quantized_kernels(layer: Layer) -> list[Any]:
     return [
         variable
-        for each in selection.sublayers(layer)
+        for each in reachable.sublayers(layer)
         if each.quantization_mode is not None
         for variable in each.variables
         if len(variable.shape) >= 2 and not tf.as_dtype(variable.dtype).is_floating

@@ -18,10 +18,12 @@ import tensorflow as tf
 
 from keras_weightnoise import noises
 from keras_weightnoise._random.sampling import Tensor
-from keras_weightnoise._weights import perturbation, selection
+from keras_weightnoise._weights import perturbation, selectors
 from keras_weightnoise._weights.building import build
+from keras_weightnoise._weights.reachable import Layer
 from keras_weightnoise._weights.rules import Assigned, assign, get_rules
-from keras_weightnoise._weights.selection import Layer, Selector, Target
+from keras_weightnoise._weights.selection import Target
+from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise._weights.values import stored_values
 from keras_weightnoise.layers._noisy_reads import NoisyReads
 from keras_weightnoise.noises import Noise
@@ -105,7 +107,7 @@ def noisy_call(
             f"Received: layer_or_model={layer_or_model} (of type {type(layer_or_model).__name__})"
         )
     rules = get_rules(noise)
-    selection.check_selectors(variables=variables, exclude=exclude)
+    selectors.check_selectors(variables=variables, exclude=exclude)
     seed, step = _integer("seed", seed), _integer("step", step)
     build(layer_or_model, args, kwargs)
     assigned = assign(layer_or_model, rules, variables, exclude)

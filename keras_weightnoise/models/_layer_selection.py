@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
-from keras_weightnoise._weights import selection
-from keras_weightnoise._weights.selection import Layer
+from keras_weightnoise._weights import reachable, selection, selectors
+from keras_weightnoise._weights.reachable import Layer
 from keras_weightnoise.layers import _estimators as estimators
 from keras_weightnoise.layers._estimators import Estimator
 from keras_weightnoise.layers.gaussian_weight_noise import GaussianWeightNoise
@@ -87,7 +87,7 @@ def _matching(
 
 def _test(name: str, selector: Any) -> Callable[[Layer], bool]:
     if isinstance(selector, str):
-        selection.check_selector(name, selector)
+        selectors.check_selector(name, selector)
         return lambda layer: re.search(selector, layer.name) is not None
     if isinstance(selector, keras.Layer):
         return lambda layer: layer is selector
@@ -113,7 +113,7 @@ def _listing(graph: dict[int, Chain], eligible: dict[int, Any]) -> str:
 
 def is_noisy(layer: Layer) -> bool:
     """Whether a layer is, or holds, a `GaussianWeightNoise`."""
-    return any(isinstance(each, GaussianWeightNoise) for each in selection.sublayers(layer))
+    return any(isinstance(each, GaussianWeightNoise) for each in reachable.sublayers(layer))
 
 
 def _has_kernels(layer: Layer) -> bool:
@@ -132,7 +132,7 @@ def _kernels(layer: Layer, *, frozen: bool) -> list[selection.Target]:
 
 
 def _is_quantized(layer: Layer) -> bool:
-    return any(each.quantization_mode is not None for each in selection.sublayers(layer))
+    return any(each.quantization_mode is not None for each in reachable.sublayers(layer))
 
 
 def _is_wanted(layer: Layer, estimator: Estimator) -> bool:

@@ -10,8 +10,8 @@ from typing import Any
 
 import keras
 
-from keras_weightnoise._weights import selection
-from keras_weightnoise._weights.selection import Layer, Variable
+from keras_weightnoise._weights import reachable
+from keras_weightnoise._weights.reachable import Layer, Variable
 from keras_weightnoise.layers.gaussian_weight_noise import GaussianWeightNoise
 
 Config = dict[str, Any]
@@ -88,7 +88,7 @@ def plain_variables(layer: Layer) -> list[Variable]:
     """The variables of a layer without those that `GaussianWeightNoise` adds, its seeds."""
     seeds = {
         id(each.seed_generator.state)
-        for each in selection.sublayers(layer)
+        for each in reachable.sublayers(layer)
         if isinstance(each, GaussianWeightNoise)
     }
     return [variable for variable in layer.variables if id(variable) not in seeds]
@@ -121,7 +121,7 @@ def _copy_graph(model: Any, place: Callable[[Layer], Layer]) -> Any:
     new.dtype_policy = model.dtype_policy
     if new.trainable != model.trainable:
         # Which sets all layers below.
-        flags = [(each, each.trainable) for each in selection.sublayers(new) if each is not new]
+        flags = [(each, each.trainable) for each in reachable.sublayers(new) if each is not new]
         new.trainable = model.trainable
         for each, flag in reversed(flags):
             each.trainable = flag
@@ -217,7 +217,7 @@ def copy_state(old: Layer, new: Layer) -> None:
             target.constraint = source.constraint
     # Preprocessing layers know more than that: vocabularies, and what they make of their variables.
     sources, targets = (
-        [each for each in selection.sublayers(layer) if hasattr(each, "finalize_state")]
+        [each for each in reachable.sublayers(layer) if hasattr(each, "finalize_state")]
         for layer in (old, new)
     )
     for source, target in zip(sources, targets, strict=True):

@@ -5,8 +5,10 @@ from typing import Any
 import keras
 
 from keras_weightnoise._checks import check_model, check_variables
-from keras_weightnoise._weights import selection
-from keras_weightnoise._weights.selection import Selector, Target, Variable
+from keras_weightnoise._weights import selection, selectors
+from keras_weightnoise._weights.reachable import Variable
+from keras_weightnoise._weights.selection import Target
+from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise._weights.values import stored_values
 from keras_weightnoise.constraints import ClipToStddev
 
@@ -62,7 +64,7 @@ def clip_weights(
     """
     check_model(model, keras.Layer)
     constraint = ClipToStddev(k)
-    selection.check_selectors(variables=variables, exclude=exclude)
+    selectors.check_selectors(variables=variables, exclude=exclude)
     check_variables(model, "clip")
     targets = selection.select(model, variables, exclude)
     selected = [target.variable for target in targets]

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_weightnoise._checks import check_model
-from keras_weightnoise._weights.selection import Layer
+from keras_weightnoise._weights.reachable import Layer
 from keras_weightnoise.layers._estimators import Estimator
 from keras_weightnoise.layers.gaussian_weight_noise import GaussianWeightNoise
 from keras_weightnoise.models._layer_selection import LayerSelector, chains, choose, is_noisy

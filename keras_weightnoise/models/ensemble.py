@@ -11,10 +11,10 @@ import tensorflow as tf
 
 from keras_weightnoise._random import sampling
 from keras_weightnoise._random.sampling import Tensor
-from keras_weightnoise._weights import selection
+from keras_weightnoise._weights import selectors
 from keras_weightnoise._weights.perturbation import perturb_assigned
 from keras_weightnoise._weights.rules import get_rules
-from keras_weightnoise._weights.selection import Selector
+from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise._weights.values import stored_values
 from keras_weightnoise.layers._noisy_reads import NoisyReads
 from keras_weightnoise.layers.noisy_call import substituted_call
@@ -208,12 +208,12 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
             **super().get_config(),
             "model": keras.saving.serialize_keras_object(self.model),
             "noise": [
-                [selection.serialize("noise", selector), keras.saving.serialize_keras_object(noise)]
+                [selectors.serialize("noise", selector), keras.saving.serialize_keras_object(noise)]
                 for selector, noise in arguments["noise"]
             ],
             "members": self.members,
-            "variables": selection.serialize("variables", arguments["variables"]),
-            "exclude": selection.serialize("exclude", arguments["exclude"]),
+            "variables": selectors.serialize("variables", arguments["variables"]),
+            "exclude": selectors.serialize("exclude", arguments["exclude"]),
             "seed": self.seed,
         }
 

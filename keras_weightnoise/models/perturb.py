@@ -12,10 +12,10 @@ import tensorflow as tf
 from keras_weightnoise._checks import check_model, check_variables
 from keras_weightnoise._random import sampling
 from keras_weightnoise._random.sampling import Tensor
-from keras_weightnoise._weights import selection
+from keras_weightnoise._weights import reachable, selectors
 from keras_weightnoise._weights.perturbation import perturb_assigned, same_bits
 from keras_weightnoise._weights.rules import assign, get_rules
-from keras_weightnoise._weights.selection import Selector
+from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise._weights.state import Snapshot, assign_all, state_variables
 from keras_weightnoise._weights.values import stored_values
 from keras_weightnoise.models._copying import copy_model
@@ -171,7 +171,7 @@ class PerturbedWeights:
                     "Invalid `noise`. Expected a magnitude that is a number: outside of training there "
                     f"are no steps to evaluate a schedule at. Received: noise={member}"
                 )
-        selection.check_selectors(variables=variables, exclude=exclude)
+        selectors.check_selectors(variables=variables, exclude=exclude)
         check_variables(model, "perturb")
         self._model = model
         self.assigned = assign(model, rules, variables, exclude, frozen=True)
@@ -255,7 +255,7 @@ class PerturbedWeights:
     def _warn_of_changes(self, stacklevel: int) -> None:
         now = stored_values(self.variables)
         changed = [
-            selection.path(v)
+            reachable.path(v)
             for v, a, b in zip(self.variables, now, self._noisy, strict=True)
             if not same_bits(a, b)
         ]

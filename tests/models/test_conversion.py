@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from keras_weightnoise import GaussianWeightNoise
-from keras_weightnoise._weights import selection
+from keras_weightnoise._weights import reachable
 from keras_weightnoise.models import _rebuilding as rebuilding
 from keras_weightnoise.models.conversion import add_weight_noise, strip_weight_noise
 
@@ -35,7 +35,7 @@ def outputs(model, x, **kwargs):
 def noisy_layers(model):
     """The names of all wrappers in a model."""
     return [
-        layer.name for layer in selection.sublayers(model) if isinstance(layer, GaussianWeightNoise)
+        layer.name for layer in reachable.sublayers(model) if isinstance(layer, GaussianWeightNoise)
     ]
 
 
@@ -61,7 +61,7 @@ def assert_same_weights(a, b):
 def flags(model):
     """Which of the layers with weights are trainable, by name; with a wrapper, both."""
     flags = {}
-    for layer in selection.sublayers(model):
+    for layer in reachable.sublayers(model):
         # A Sequential has a functional model inside.
         if layer.weights and not layer.name.startswith("functional"):
             flags.setdefault(layer.name, set()).add(layer.trainable)
@@ -294,7 +294,7 @@ def test_round_trip(make, wrapped):
 
 def by_name(model, name):
     """A layer of a model or of one nested in it."""
-    return next(each for each in selection.sublayers(model) if each.name == name)
+    return next(each for each in reachable.sublayers(model) if each.name == name)
 
 
 class Hidden(layers.Dense):
@@ -340,7 +340,7 @@ def test_frozen_layers_are_wrapped_only_if_selected():
     assert noisy_layers(add_weight_noise(model)) == ["top"]
     noisy = add_weight_noise(model, layers="deep", seed=1)
     (deep,) = (
-        each for each in selection.sublayers(noisy) if each.name == "deep" and "layer" in vars(each)
+        each for each in reachable.sublayers(noisy) if each.name == "deep" and "layer" in vars(each)
     )
     assert not deep.trainable
     assert not deep.layer.trainable
@@ -364,7 +364,7 @@ def test_wrapped_layers_stay():
     )
     noisy = add_weight_noise(model, 0.1)
     assert [
-        (each.name, each.stddev) for each in selection.sublayers(noisy) if "stddev" in vars(each)
+        (each.name, each.stddev) for each in reachable.sublayers(noisy) if "stddev" in vars(each)
     ] == [
         ("first", 0.5),
         ("inside", 0.5),
@@ -483,7 +483,7 @@ def test_seeds():
         noisy = add_weight_noise(nested(), **arguments)
         return {
             each.name: int(each.seed_generator.state[0])
-            for each in selection.sublayers(noisy)
+            for each in reachable.sublayers(noisy)
             if isinstance(each, GaussianWeightNoise)
         }
 

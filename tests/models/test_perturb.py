@@ -9,7 +9,7 @@ import tensorflow as tf
 from fits import strategy
 
 from keras_weightnoise import noises, perturb_weights, perturbed_weights, schedules
-from keras_weightnoise._weights import selection
+from keras_weightnoise._weights import reachable, selection
 from keras_weightnoise._weights.perturbation import perturb
 from keras_weightnoise._weights.state import state_variables
 
@@ -69,7 +69,7 @@ def same(a, b):
 def moved(model, before, original=None):
     """The paths of what differs. A copy's begin anew in nested models, as those of a loaded model do."""
     named = zip((original or model).variables, values(model), before, strict=True)
-    return {selection.path(v) for v, now, then in named if np.any(now != then)}
+    return {reachable.path(v) for v, now, then in named if np.any(now != then)}
 
 
 LEARNED = {

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_weightnoise import noises
-from keras_weightnoise._weights import selection
+from keras_weightnoise._weights import selection, selectors
 from keras_weightnoise._weights.perturbation import perturb
 
 L = keras.layers
@@ -282,12 +282,12 @@ def test_everything_excluded():
 )
 def test_bad_selectors(selector, error):
     with pytest.raises(error, match=r"Invalid `exclude`\. Expected .* Received: exclude="):
-        selection.check_selector("exclude", selector)
+        selectors.check_selector("exclude", selector)
 
 
 @pytest.mark.parametrize("selector", [None, "kernels", "a.*b", L.Dense, L.Dense(1), print, ["a"]])
 def test_good_selectors(selector):
-    selection.check_selector("variables", selector)
+    selectors.check_selector("variables", selector)
 
 
 def test_integers_are_not_selected():
