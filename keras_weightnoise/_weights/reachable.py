@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+from keras_weightnoise._not_public import own_trainable_variables
+
 Variable = Any  # keras.Variable; Keras ships no types.
 Layer = Any
 
@@ -31,8 +33,7 @@ def owners(root: Layer) -> dict[int, Layer]:
 
 def learned(root: Layer) -> list[Variable]:
     """The variables that are trainable, or would be if nothing were frozen."""
-    # What a frozen layer would train has no public name (Keras 3.5 to 3.15).
-    return [v for layer in sublayers(root) for v in layer._trainable_variables]
+    return [v for layer in sublayers(root) for v in own_trainable_variables(layer)]
 
 
 def path(variable: Variable) -> str:

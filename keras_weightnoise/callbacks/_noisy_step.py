@@ -5,7 +5,6 @@ before an optimizer updates them, and at the end into what is left; roll back on
 """
 
 import contextlib
-import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -14,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from keras_weightnoise._attributes import replaced
-from keras_weightnoise._graphs import in_nested_function
+from keras_weightnoise._not_public import assigns_in, in_nested_function, updated_variables
 from keras_weightnoise._random import sampling
 from keras_weightnoise._random.sampling import Tensor
 from keras_weightnoise._weights import reachable, selection
@@ -194,11 +193,8 @@ class NoisyStep:
         """Raises if a layer, when called, has written to a variable that held noise."""
         for i, ops in run.written.items():
             target = self.targets[i]
-            scope = re.compile(rf"{re.escape(target.layer.name)}(_\d+)?")
-            for op in ops:
-                # Keras names ops by the layers they are made in.
-                if "Assign" in op.type and any(map(scope.fullmatch, op.name.split("/"))):
-                    raise ValueError(selection.self_assigned(target.variable, target.layer))
+            if any(assigns_in(op, target.layer) for op in ops):
+                raise ValueError(selection.self_assigned(target.variable, target.layer))
 
     def _inject(self) -> Run:
         step = self.now()
@@ -248,9 +244,7 @@ class NoisyStep:
         if in_nested_function(run.graph):
             raise ValueError(_NESTED.format(model=self._model.name, optimizer=optimizer.name))
         if updated is None:
-            # `apply(grads)` means those the optimizer was built with, which have no public name
-            # (Keras 3.15).
-            updated = optimizer._trainable_variables
+            updated = updated_variables(optimizer)
         ids = _ids(updated)  # Of Keras's variables, or of TensorFlow's inside them.
         variables = [target.variable for target in self.targets]
         return self._log.restore(

@@ -7,6 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_weightnoise._not_public import python_function
+
 # Those that Keras makes, and those that are seen to elsewhere.
 _OTHERS = {"call", "train_step", "train_function", "test_function", "predict_function"}
 
@@ -19,15 +21,15 @@ def function_names(model: Any) -> list[str]:
     return [
         name
         for name, value in attributes.items()
-        if hasattr(value, "python_function") and name not in _OTHERS
+        if python_function(value) is not None and name not in _OTHERS
     ]
 
 
 def python_code(step: Callable[..., Any]) -> Callable[..., Any]:
     """The Python code of a `tf.function`: one traced before would not see what is put around it."""
-    if not hasattr(step, "python_function"):
+    code = python_function(step)
+    if code is None:
         return step
-    code = step.python_function
     converted = tf.autograph.to_graph(code)
     if inspect.ismethod(code):
         return functools.partial(converted, code.__self__)

@@ -6,6 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_weightnoise._not_public import set_past_tracking
+
 
 class Armed:
     """Stands in for `model.train_function` between `on_train_batch_begin` and the step.
@@ -26,7 +28,7 @@ class Armed:
         self._clean_function = model.train_function
         self._run = weakref.WeakMethod(run)
         self._history = getattr(model, "history", None)
-        vars(model)["train_function"] = self  # Past Keras's tracking of what is set.
+        set_past_tracking(model, "train_function", self)
 
     def __call__(self, iterator: Any) -> Any:
         if not isinstance(iterator, tf.data.Iterator | tf.distribute.DistributedIterator):
@@ -48,7 +50,7 @@ class Armed:
         self._disarm()
 
     def _disarm(self) -> None:
-        vars(self._model)["train_function"] = self._clean_function
+        set_past_tracking(self._model, "train_function", self._clean_function)
 
     def _of_this_fit(self) -> bool:
         # `fit` sets a new `history` before anything else.

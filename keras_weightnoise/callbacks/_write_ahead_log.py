@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_weightnoise._graphs import current_graph
+from keras_weightnoise._not_public import (
+    calls_function,
+    current_graph,
+    handle,
+    may_write,
+    ops_on,
+)
 from keras_weightnoise._random.sampling import Tensor
 from keras_weightnoise._weights.reachable import Variable
-
-# What only looks at a variable. Any other op may have written to it.
-_READS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape"}
 
 
 class WriteAheadLog:
@@ -192,15 +195,15 @@ class _Uses:
     """The ops of the graph being built that used, and that may have written, a variable so far."""
 
     def __init__(self, variable: Any) -> None:
-        ops = current_graph().capture(local(variable)[0].handle).consumers()
+        ops = ops_on(local(variable)[0])
         self.total = len(ops)
-        self.writes = [op for op in ops if op.type not in _READS]
+        self.writes = [op for op in ops if may_write(op)]
 
 
 def called_with(variable: Variable) -> bool:
     """Whether the graph being built calls a function that may write a variable."""
     uses = _Uses(variable.value)
-    return any(op.type.endswith("PartitionedCall") for op in uses.writes)
+    return any(calls_function(op) for op in uses.writes)
 
 
 def _settled(variable: Any, clean: Any, noisy: Tensor) -> Tensor:
@@ -232,7 +235,7 @@ def free(variable: Any) -> None:
 def overwrite(variable: Any, values: Sequence[Tensor]) -> None:
     """Puts values, whatever the shape, into a state variable of each replica. Not in a graph."""
     for v, value in zip(local(variable), values, strict=True):
-        tf.raw_ops.AssignVariableOp(resource=v.handle, value=value, validate_shape=False)
+        tf.raw_ops.AssignVariableOp(resource=handle(v), value=value, validate_shape=False)
 
 
 def merge_call(make: Callable[[], Any]) -> Any:

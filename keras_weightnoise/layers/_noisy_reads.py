@@ -1,14 +1,12 @@
 """The scope in which some variables read as noisy values, and what it finds that it cannot do."""
 
-import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import keras
 import tensorflow as tf
 
-from keras_weightnoise._graphs import current_graph, in_nested_function
+from keras_weightnoise._not_public import ReadScope, current_graph, handle, in_nested_function
 from keras_weightnoise._random.sampling import Tensor
 from keras_weightnoise._weights.reachable import Variable, path
 from keras_weightnoise._weights.selection import Target
@@ -24,7 +22,7 @@ def is_recording() -> bool:
     return tape.gradient(y, x) is not None
 
 
-class NoisyReads(keras.StatelessScope):  # type: ignore[misc]  # Keras ships no types.
+class NoisyReads(ReadScope):
     """A scope in which targets read as their values, and all else is as outside.
 
     What substituting reads cannot do is refused, so that no call is clean or wrong without a word:
@@ -39,7 +37,7 @@ class NoisyReads(keras.StatelessScope):  # type: ignore[misc]  # Keras ships no 
     """
 
     def __init__(self, targets: Sequence[Target], values: Sequence[Tensor]) -> None:
-        super().__init__(collect_losses=True)
+        super().__init__()
         self._targets = {id(target.variable): target for target in targets}
         self._values = {
             id(target.variable): value for target, value in zip(targets, values, strict=True)
@@ -48,13 +46,11 @@ class NoisyReads(keras.StatelessScope):  # type: ignore[misc]  # Keras ships no 
         self._graph = current_graph()
         self._recording = is_recording()
 
-    def get_current_value(self, variable: Variable) -> Any:
-        """What `variable` reads as; Keras calls this for every read."""
+    def read(self, variable: Variable) -> Any:
+        """What `variable` reads as."""
         target = self._targets.get(id(variable))
         if target is None:
-            # Left, so that a scope around this one is honoured.
-            with self._outside():
-                return variable.value
+            return super().read(variable)
         if in_nested_function(self._graph):
             raise _refusal(
                 target,
@@ -71,9 +67,8 @@ class NoisyReads(keras.StatelessScope):  # type: ignore[misc]  # Keras ships no 
         self._read.add(id(variable))
         return self._values[id(variable)]
 
-    def add_update(self, update: tuple[Variable, Tensor]) -> None:
-        """Takes an assignment; Keras calls this for every one."""
-        variable, value = update
+    def assign(self, variable: Variable, value: Tensor) -> None:
+        """Assigns what is no target."""
         target = self._targets.get(id(variable))
         if target is not None:
             raise _refusal(
@@ -81,8 +76,7 @@ class NoisyReads(keras.StatelessScope):  # type: ignore[misc]  # Keras ships no 
                 "is assigned in the call itself (as by `keras.layers.SpectralNormalization`), and what "
                 "is assigned would hold noise. Leave this layer out of what is perturbed.",
             )
-        with self._outside():
-            variable.assign(value)
+        super().assign(variable, value)
 
     def check(self, watched: Sequence[tf.Variable]) -> None:
         """Raises if a target was read elsewhere, or none was read at all."""
@@ -106,14 +100,6 @@ class NoisyReads(keras.StatelessScope):  # type: ignore[misc]  # Keras ships no 
                 "is not read in this call, nor is any other variable that would be perturbed.",
             )
 
-    @contextlib.contextmanager
-    def _outside(self) -> Iterator[None]:
-        self.__exit__()
-        try:
-            yield
-        finally:
-            self.__enter__()
-
 
 _ELSE = (
     "or use what perturbs the variables themselves: `WeightNoiseCallback` in training, `perturbed_weights` "
@@ -131,7 +117,7 @@ def _refusal(target: Target, reason: str) -> ValueError:
 
 def _among(watched: Sequence[tf.Variable], variables: Sequence[Variable]) -> set[int]:
     """The ids of those Keras variables whose TensorFlow variable a tape has watched."""
-    handles = {id(variable.handle) for variable in watched}
+    handles = {id(handle(variable)) for variable in watched}
     found: set[int] = without_autocast(
         # What an outer scope substitutes is a tensor, and has no handle.
         function=lambda: {

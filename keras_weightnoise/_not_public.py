@@ -1,0 +1,154 @@
+"""What the library needs of Keras and TensorFlow that is not public: all of it is here.
+
+Each entry says why no public way serves. `tests/test_not_public.py` has a test for each, which fails where
+Keras or TensorFlow change it; `tests/test_house.py` finds such uses elsewhere. Checked with TensorFlow 2.18
+and Keras 3.5.0, and with TensorFlow 2.21 and Keras 3.15.1.
+"""
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+# A function that Keras makes anew for each grouped convolution.
+_MADE_FOR_ONE_CALL = "_conv_xla"
+
+# The ops that only look at a variable. Any other may have written to it.
+_READS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape"}
+
+
+def current_graph() -> Any:
+    """The graph that is being built, or `None` in eager mode.
+
+    TensorFlow 2 has no name for it; that of TensorFlow 1 is still there.
+    """
+    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+
+def in_nested_function(outer: Any) -> bool:
+    """Whether a `tf.function` is being traced inside the graph `outer`, and may outlive its call.
+
+    `FuncGraph`, the class of a function's graph, is not public, nor is the graph that it is traced in.
+    The graphs of loop bodies and branches are of subclasses.
+    """
+    graph = current_graph()
+    while graph is not None and graph is not outer:
+        if type(graph).__name__ == "FuncGraph" and graph.name != _MADE_FOR_ONE_CALL:
+            return True
+        graph = getattr(graph, "outer_graph", None)
+    return False
+
+
+def handle(variable: tf.Variable) -> Any:
+    """The tensor that stands for a variable in ops, and tells variables apart.
+
+    It is missing in the documentation of `tf.Variable`.
+    """
+    return variable.handle
+
+
+def ops_on(variable: tf.Variable) -> list[Any]:
+    """The ops of the graph being built that use a variable, in the order in which they were made.
+
+    `capture`, which finds the placeholder of a variable in the graph of a function, and the `consumers` of
+    a tensor are not public.
+    """
+    ops: list[Any] = current_graph().capture(handle(variable)).consumers()
+    return ops
+
+
+def may_write(op: Any) -> bool:
+    """Whether an op that uses a variable may write to it.
+
+    Types of ops have public names, but no documentation that says which of them read.
+    """
+    return op.type not in _READS
+
+
+def calls_function(op: Any) -> bool:
+    """Whether an op calls a function that was traced before. As `may_write`, by the type's name."""
+    return str(op.type).endswith("PartitionedCall")
+
+
+def assigns_in(op: Any, layer: Any) -> bool:
+    """Whether an op that `layer` made in its call assigns a variable.
+
+    Neither Keras nor TensorFlow says which layer made an op; but Keras makes the ops of a layer in a name
+    scope of the layer's name, which TensorFlow makes unique with a number.
+    """
+    scope = re.compile(rf"{re.escape(layer.name)}(_\d+)?")
+    return "Assign" in op.type and any(map(scope.fullmatch, op.name.split("/")))
+
+
+def own_trainable_variables(layer: Any) -> list[Any]:
+    """The variables that a layer holds itself and trains, or would train if it were not frozen.
+
+    `layer.trainable_variables` is empty while the layer is frozen, and `layer.non_trainable_variables` then
+    has the frozen weights among the statistics of BatchNormalization.
+    """
+    return list(layer._trainable_variables)
+
+
+def updated_variables(optimizer: Any) -> list[Any]:
+    """The variables that `optimizer.apply(gradients)` updates: those the optimizer was built with.
+
+    `optimizer.variables` has only the optimizer's own. In Keras 3.5, a `LossScaleOptimizer` leaves them to
+    its inner one.
+    """
+    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    return list(optimizer._trainable_variables)
+
+
+def python_function(function: Callable[..., Any]) -> Callable[..., Any] | None:
+    """The Python code of a `tf.function`, or `None` of anything else. It is not in the documentation."""
+    return getattr(function, "python_function", None)
+
+
+def set_past_tracking(owner: Any, name: str, value: Any) -> None:
+    """Sets an attribute of a layer or model that Keras is not to track.
+
+    Keras tracks in `__setattr__` what is set, and has no public way around it.
+    """
+    vars(owner)[name] = value
+
+
+class ReadScope(keras.StatelessScope):  # type: ignore[misc]  # Keras ships no types.
+    """A scope in which a subclass decides what variables read as, and what becomes of assignments.
+
+    `keras.StatelessScope` is public, and takes values for variables; but that Keras asks the scope at each
+    read and each assignment, by these methods, and that one can leave and enter it again, is not promised.
+    Without that, what a call assigns in a loop would be out of reach after the loop.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(collect_losses=True)
+
+    def read(self, variable: Any) -> Any:
+        """What `variable` reads as: what it reads as outside."""
+        with self._outside():  # So that a scope around this one is honoured.
+            return variable.value
+
+    def assign(self, variable: Any, value: Any) -> None:
+        """Assigns `value` to `variable`, outside."""
+        with self._outside():
+            variable.assign(value)
+
+    def get_current_value(self, variable: Any) -> Any:
+        """Keras calls this for each read."""
+        return self.read(variable)
+
+    def add_update(self, update: tuple[Any, Any]) -> None:
+        """Keras calls this for each assignment."""
+        self.assign(*update)
+
+    @contextlib.contextmanager
+    def _outside(self) -> Iterator[None]:
+        self.__exit__()
+        try:
+            yield
+        finally:
+            self.__enter__()
