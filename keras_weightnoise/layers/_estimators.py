@@ -22,10 +22,7 @@ from keras_weightnoise._random import sampling
 from keras_weightnoise._random.sampling import Tensor
 from keras_weightnoise._weights.reachable import Layer
 from keras_weightnoise._weights.selection import Target
-from keras_weightnoise._weights.values import stored_values
 from keras_weightnoise.layers._noisy_reads import NoisyReads
-from keras_weightnoise.noises import Gaussian
-from keras_weightnoise.noises._scales import scale
 
 Estimator = Literal["shared", "flipout", "local_reparameterization"]
 
@@ -80,11 +77,33 @@ def check_input_shape(estimator: Estimator, layer: Layer, input_shape: Sequence[
         )
 
 
+def only_kernel(estimator: Estimator, layer: Layer, targets: Sequence[Target]) -> Target:
+    """The target that is the kernel of a layer that `check_estimator` let pass.
+
+    Raises:
+        ValueError: If the layer is quantized or has LoRA enabled by now.
+    """
+    if layer.lora_enabled or layer.quantization_mode is not None:
+        state = "LoRA enabled" if layer.lora_enabled else f"mode {layer.quantization_mode!r}"
+        raise ValueError(
+            f"The estimator {estimator!r} does not apply to the layer {layer.name!r} as it is now: "
+            "its outputs are no longer linear in what is trained. Expected a layer without LoRA and "
+            f"quantization, or `estimator='shared'`. Received: a layer with {state}"
+        )
+    (target,) = targets
+    return target
+
+
+def widened(values: Sequence[Tensor]) -> list[Tensor]:
+    """Values in the dtype that noise is computed in, at least `float32`."""
+    return [tf.cast(v, tf.float64 if v.dtype == tf.float64 else tf.float32) for v in values]
+
+
 def call(
     estimator: Estimator,
     layer: Layer,
-    targets: Sequence[Target],
-    noise: Gaussian,
+    target: Target,
+    size: Tensor,
     args: Sequence[Any],
     kwargs: dict[str, Any],
     *,
@@ -96,8 +115,9 @@ def call(
     Args:
         estimator: Not `"shared"`.
         layer: A built layer that `check_estimator` let pass.
-        targets: Its trainable kernels.
-        noise: The noise of its kernel; `stddev` a number.
+        target: Its trainable kernel.
+        size: The standard deviation of the noise in at least `float32`: a tensor that broadcasts against the
+            kernel. One of the kernel's own shape is one for each weight.
         args: Positional arguments of the call.
         kwargs: Keyword arguments of the call.
         seed: A scalar integer, modulo 2^32.
@@ -107,21 +127,10 @@ def call(
         What the call returns.
 
     Raises:
-        ValueError: If the layer is quantized or has LoRA enabled; if the inputs are of another rank
-            than the estimator applies to.
+        ValueError: If the inputs are of another rank than the estimator applies to.
     """
     inputs = args[0] if args else kwargs["inputs"]
     check_input_shape(estimator, layer, inputs.shape)
-    if layer.lora_enabled or layer.quantization_mode is not None:
-        state = "LoRA enabled" if layer.lora_enabled else f"mode {layer.quantization_mode!r}"
-        raise ValueError(
-            f"The estimator {estimator!r} does not apply to the layer {layer.name!r} as it is now: "
-            "its outputs are no longer linear in what is trained. Expected a layer without LoRA and "
-            f"quantization, or `estimator='shared'`. Received: a layer with {state}"
-        )
-    (target,) = targets
-    (weight,) = stored_values([target.variable])
-    weight = tf.cast(weight, tf.float64 if weight.dtype == tf.float64 else tf.float32)
     key = sampling.make_key(seed, step)
     add_noise = {"flipout": _flipout, "local_reparameterization": _local_reparameterization}
 
@@ -129,7 +138,7 @@ def call(
         kernel = layer.kernel
         # What Keras's matmul would make of integers.
         x = ops.cast(x, keras.backend.result_type(x.dtype, kernel.dtype))
-        y = add_noise[estimator](layer, target, noise, key, x, weight, _linear(layer, x, kernel))
+        y = add_noise[estimator](layer, target, size, key, x, _linear(layer, x, kernel))
         if layer.use_bias:
             y = ops.add(y, _per_channel(layer, layer.bias[None], y))
         return y if layer.activation is None else layer.activation(y)
@@ -144,24 +153,17 @@ def call(
 
 
 def _flipout(
-    layer: Layer,
-    target: Target,
-    noise: Gaussian,
-    key: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    y: Tensor,
+    layer: Layer, target: Target, size: Tensor, key: Tensor, x: Tensor, y: Tensor
 ) -> Tensor:
     shape = tuple(target.variable.shape)
     (n,) = sampling.draw("normal", key, [target.start], [shape])
-    n = tf.cast(n, weight.dtype)
-    size = noise.stddev * scale(weight, noise.relative_to, target.axes)
+    n = tf.cast(n, size.dtype)
     # The signs' random numbers are those of elements beyond the kernel, and so independent of its own.
     _, beyond = sampling.offsets([shape, ()])
     channels = x.shape[_channel_axis(layer, x)]
     signs = sampling.draw_signs(key, target.start + beyond, (ops.shape(x)[0], channels + shape[-1]))
-    before, after = signs[:, :channels], tf.cast(signs[:, channels:], weight.dtype)
-    if noise.relative_to == "weight" or x.dtype == tf.float16:
+    before, after = signs[:, :channels], tf.cast(signs[:, channels:], size.dtype)
+    if size.shape == n.shape or x.dtype == tf.float16:
         n *= size
     else:
         # A factor for each output is applied to the outputs: fewer, and where XLA on CPU fuses one
@@ -173,24 +175,17 @@ def _flipout(
 
 
 def _local_reparameterization(
-    layer: Layer,
-    target: Target,
-    noise: Gaussian,
-    key: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    y: Tensor,
+    layer: Layer, target: Target, size: Tensor, key: Tensor, x: Tensor, y: Tensor
 ) -> Tensor:
     e = sampling.draw_shape("normal", key, target.start, ops.shape(y))
-    squares = tf.square(tf.cast(x, weight.dtype))
-    if noise.relative_to == "weight":
-        deviation = _root(tf.matmul(squares, tf.square(tf.stop_gradient(weight))))
+    squares = tf.square(tf.cast(x, size.dtype))
+    if size.shape == target.variable.shape:
+        deviation = _root(tf.matmul(squares, tf.square(size)))
     else:
         # One number for all of an output's weights: it leaves the sum.
-        size = scale(weight, noise.relative_to, target.axes)
-        deviation = size * _root(tf.reduce_sum(squares, -1, keepdims=True))
-    added = noise.stddev * deviation * tf.cast(e, weight.dtype)
-    return tf.cast(tf.cast(y, weight.dtype) + added, y.dtype)
+        deviation = tf.reshape(size, [1, -1]) * _root(tf.reduce_sum(squares, -1, keepdims=True))
+    added = deviation * tf.cast(e, size.dtype)
+    return tf.cast(tf.cast(y, size.dtype) + added, y.dtype)
 
 
 def _root(variance: Tensor) -> Tensor:
