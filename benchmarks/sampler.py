@@ -15,7 +15,8 @@ import numpy as np
 import tensorflow as tf
 from rounds import medians
 
-from keras_weightnoise._random import sampling
+from keras_weightnoise._random import drawing, laws, tf_random
+from keras_weightnoise._random.generator import make_key
 
 
 def ways(n):
@@ -26,10 +27,15 @@ def ways(n):
     def ours(law):
         @tf.function
         def add():
-            key = sampling.make_key(tf.constant(1, tf.int64), step.assign_add(1))
-            weights.assign(sampling.add(law, key, [0], [weights.value()], tf.constant(0.01))[0])
+            key = make_key(tf.constant(1, tf.int64), step.assign_add(1))
+            weights.assign(drawing.add(law, key, [0], [weights.value()], tf.constant(0.01))[0])
 
         return add
+
+    @tf.function
+    def philox():
+        key = make_key(tf.constant(1, tf.int64), step.assign_add(1))
+        weights.assign_add(0.01 * tf_random.draw(laws.NORMAL, key, [0], [[n]])[0])
 
     @tf.function
     def stateless():
@@ -50,8 +56,9 @@ def ways(n):
         "tf.random.stateless_normal": stateless,
         "tf.random.normal": stateful,
         "NumPy": numpy,
-        "keras_weightnoise": ours("normal"),
-        "  exact=True": ours("exact_normal"),
+        "keras_weightnoise": ours(laws.NORMAL),
+        "  exact=True": ours(laws.EXACT_NORMAL),
+        '  generator="philox"': philox,
     }
     try:
         import torch

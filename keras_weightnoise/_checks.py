@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -28,15 +29,33 @@ def check_variables(model: Any, purpose: str) -> None:
         )
 
 
-def check_count(name: str, value: object) -> None:
-    """Raises unless `value` is an integer >= 1."""
+def check_integer(name: str, value: object, least: int, most: float = math.inf) -> None:
+    """Raises unless `value` is an integer in [`least`, `most`]. A bool is none."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(
             f"Invalid `{name}`. Expected an integer. "
             f"Received: {name}={value!r} (of type {type(value).__name__})"
         )
-    if int(value) < 1:
-        raise ValueError(f"Invalid `{name}`. Expected an integer >= 1. Received: {name}={value}")
+    if not least <= int(value) <= most:
+        limits = f">= {least}" if most == math.inf else f"in [{least}, {most}]"
+        raise ValueError(
+            f"Invalid `{name}`. Expected an integer {limits}. Received: {name}={value}"
+        )
+
+
+def check_count(name: str, value: object) -> None:
+    """Raises unless `value` is an integer >= 1."""
+    check_integer(name, value, 1)
+
+
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Raises unless `value` is one of the choices: strings, and perhaps `None`."""
+    if (value is None or isinstance(value, str)) and value in choices:
+        return
+    raise ValueError(
+        f"Invalid `{name}`. Expected one of {', '.join(map(repr, choices))}. "
+        f"Received: {name}={value!r}"
+    )
 
 
 def is_number(value: object) -> bool:
@@ -66,13 +85,7 @@ def check_magnitude(name: str, value: object, *, most: float = math.inf) -> None
 
 def check_bits(value: object) -> None:
     """Raises unless `bits` is an integer in [2, 16]: what `float32` arithmetic rounds exactly."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(
-            "Invalid `bits`. Expected an integer. "
-            f"Received: bits={value!r} (of type {type(value).__name__})"
-        )
-    if not 2 <= int(value) <= 16:
-        raise ValueError(f"Invalid `bits`. Expected an integer in [2, 16]. Received: bits={value}")
+    check_integer("bits", value, 2, 16)
 
 
 def check_flag(name: str, value: object) -> None:

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_weightnoise._checks import is_number
-from keras_weightnoise._random.sampling import Tensor
+from keras_weightnoise._types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")

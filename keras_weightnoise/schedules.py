@@ -5,14 +5,13 @@ learning rates, and fall.
 """
 
 import math
-import numbers
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_weightnoise._checks import check_magnitude, is_schedule
-from keras_weightnoise._random.sampling import Tensor
+from keras_weightnoise._checks import check_integer, check_magnitude, is_schedule
+from keras_weightnoise._types import Tensor
 
 
 class Ramp(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
@@ -29,15 +28,7 @@ class Ramp(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[mis
                 )
             check_magnitude(argument, value)
         for argument, value in (("start_step", start_step), ("ramp_steps", ramp_steps)):
-            if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-                raise TypeError(
-                    f"Invalid `{argument}`. Expected an integer. "
-                    f"Received: {argument}={value!r} (of type {type(value).__name__})"
-                )
-            if value < 0:
-                raise ValueError(
-                    f"Invalid `{argument}`. Expected an integer >= 0. Received: {argument}={value}"
-                )
+            check_integer(argument, value, 0)
         self.start = float(start)
         self.end = float(end)
         self.start_step = int(start_step)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_weightnoise._random import sampling
+from keras_weightnoise._random import drawing
 from keras_weightnoise._weights import reachable, selectors
 from keras_weightnoise._weights.kernels import filter_axes, is_float
 from keras_weightnoise._weights.reachable import Layer, Variable
@@ -19,7 +19,7 @@ class Target:
     Attributes:
         variable: The `keras.Variable`.
         layer: The layer that owns it.
-        start: Where its random numbers begin (see `sampling.offsets`).
+        start: Where its random numbers begin (see `drawing.offsets`).
         axes: The axes that one output channel extends over.
     """
 
@@ -62,7 +62,7 @@ def select(
     left_out = (
         set() if exclude is None else selectors.matching(root, everything, "exclude", exclude)
     )
-    starts = sampling.offsets([tuple(v.shape) for v in everything])
+    starts = drawing.offsets([tuple(v.shape) for v in everything])
     targets = [
         Target(v, owners[id(v)], start, filter_axes(v, owners[id(v)]))
         for v, start in zip(everything, starts, strict=True)

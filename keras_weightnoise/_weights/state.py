@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_weightnoise._random.sampling import Tensor
+from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights import reachable
 from keras_weightnoise._weights.reachable import Layer, Variable
 from keras_weightnoise._weights.values import stored_values

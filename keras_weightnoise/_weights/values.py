@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_weightnoise._random.sampling import Tensor
+from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.reachable import Variable
 
 
@@ -16,6 +16,22 @@ def stored_values(variables: Sequence[Variable]) -> list[Tensor]:
         function=lambda: [tf.convert_to_tensor(variable) for variable in variables]
     )
     return values
+
+
+def widen(value: Tensor) -> Tensor:
+    """A value in the dtype that noise is computed in: `float64` as it is, all others in `float32`."""
+    return tf.cast(value, tf.float64 if value.dtype == tf.float64 else tf.float32)
+
+
+def bit_pattern(value: Tensor) -> Tensor:
+    """The bits of each element, as an integer: so NaN is like NaN, and 0 unlike -0."""
+    integers = {1: tf.int8, 2: tf.int16, 4: tf.int32, 8: tf.int64}
+    return tf.bitcast(value, integers[value.dtype.size])
+
+
+def same_bits(a: Tensor, b: Tensor) -> Tensor:
+    """Whether two tensors of one dtype are the same bit for bit."""
+    return tf.reduce_all(tf.equal(bit_pattern(a), bit_pattern(b)))
 
 
 class _WithoutAutocast(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no types.

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_weightnoise._checks import check_count, check_model
-from keras_weightnoise._random import sampling
+from keras_weightnoise._random import seeds
 from keras_weightnoise.noises import Noise
 
 Verbose = Literal["auto", 0, 1, 2]
@@ -90,7 +90,10 @@ def evaluate(model: Any, data: RepeatedData) -> dict[str, float]:
 
 def is_random(noise: Noise) -> bool:
     """Whether the draws of a noise differ."""
-    return any(member.law is not None and member.magnitude != 0.0 for member in noise.members)
+    return any(
+        member.draws and not member.is_off_at(magnitude)
+        for member, magnitude in zip(noise.members, noise.magnitudes, strict=True)
+    )
 
 
 def make_progress(target: int, verbose: Verbose) -> Any:
@@ -123,7 +126,7 @@ def check_arguments(model: Any, draws: object, seed: Any) -> None:
     """Raises unless there is a model to evaluate, in this many draws, of this seed."""
     check_compiled(model)
     check_count("draws", draws)
-    if sampling.check_seed(seed) is None:
+    if seeds.check_seed(seed) is None:
         raise TypeError("Invalid `seed`. Expected an integer. Received: seed=None")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_weightnoise._random.sampling import Tensor
+from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights import reachable
 from keras_weightnoise._weights.values import stored_values
 from keras_weightnoise.analysis._evaluation import RepeatedData

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_weightnoise._checks import is_number
-from keras_weightnoise._random.sampling import Tensor
+from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise.analysis._evaluation import (
     RepeatedData,
@@ -145,7 +145,7 @@ def robustness_sweep(
                 # An interrupt leaves fewer draws, not fewer magnitudes.
                 for draw, trial in itertools.product(range(draws), group):
                     if trial not in known or is_random(trial.noise):
-                        noisy.inject(draw, [trial.size])
+                        noisy.inject(draw, [trial.sizes])
                         with (
                             recalibration.recalibrated()
                             if recalibration
@@ -177,17 +177,18 @@ class _Trial:
     @property
     def kind(self) -> tuple[Any, ...]:
         """Equal for noises that one graph draws: they differ in their magnitudes alone."""
-        # The law also depends on the magnitude: see `Quantization`.
-        return tuple((member.law, _at(member, 0.0)) for member in self.noise.members)
+        # What is drawn may depend on the magnitude: see `Quantization`.
+        return tuple((member.draws, _at(member, 0.0)) for member in self.noise.members)
 
     @property
-    def size(self) -> Tensor:
-        return self.noise.magnitude_at(0)
+    def sizes(self) -> tuple[Tensor, ...]:
+        return self.noise.magnitudes_at(0)
 
     @property
     def silent(self) -> bool:
         """Whether it does nothing."""
-        return all(member.magnitude == 0.0 for member in self.noise.members)
+        pairs = zip(self.noise.members, self.noise.magnitudes, strict=True)
+        return all(member.is_off_at(magnitude) for member, magnitude in pairs)
 
 
 def _plan(noise: Any, magnitudes: Sequence[Any]) -> list[_Trial]:
@@ -226,8 +227,8 @@ def _make(spec: Any, magnitude: Any) -> Noise:
             "Invalid `noise`. Expected the function to return one of `keras_weightnoise.noises`. "
             f"Received: noise({magnitude})={noise!r}"
         )
-    for member in noise.members:
-        if callable(member.magnitude):
+    for magnitude_of_member in noise.magnitudes:
+        if callable(magnitude_of_member):
             raise TypeError(
                 "Invalid `noise`. Expected magnitudes that are numbers: there are no steps to evaluate "
                 f"a schedule at. Received: noise({magnitude})={noise}"

@@ -6,8 +6,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import tensorflow as tf
-
 from keras_weightnoise._weights.reachable import Variable
 from keras_weightnoise._weights.rules import Assigned, assign, get_rules
 from keras_weightnoise._weights.selection import Target
@@ -89,13 +87,13 @@ def layer_sensitivity(
     rules = get_rules(noise)
     parts = _parts(assign(model, rules, variables, exclude, frozen=True), by)
     names = _names(parts, by)
-    # One graph draws for all. A magnitude of 0 leaves the weights as they are, bit for bit.
+    # One graph draws for all. A noise that is not enabled leaves the weights as they are, bit for bit.
     noisy = PerturbedWeights(
         model,
         [(functools.partial(_is_among, part.targets), part.noise) for part in parts],
         seed=seed,
     )
-    sizes = [part.noise.magnitude_at(0) for part in parts]
+    sizes = [part.noise.magnitudes_at(0) for part in parts]
     examples = RepeatedData("data", data, batch_size, steps)
 
     random = {key: any(is_random(part.noise) for part in parts if part.key == key) for key in names}
@@ -108,13 +106,7 @@ def layer_sensitivity(
         # An interrupt leaves fewer draws, not fewer layers.
         for draw, key in itertools.product(range(draws), names):
             if random[key] or key not in known:
-                noisy.inject(
-                    draw,
-                    [
-                        size if part.key == key else tf.zeros_like(size)
-                        for part, size in zip(parts, sizes, strict=True)
-                    ],
-                )
+                noisy.inject(draw, sizes, [part.key == key for part in parts])
                 known[key] = evaluate(model, examples)
                 progress.add(1)
             rows.append(SensitivityRow(names[key], draw, dict(known[key])))

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from keras_weightnoise._random.sampling import Tensor
-from keras_weightnoise._weights.perturbation import Draws, draw
+from keras_weightnoise._types import Tensor
+from keras_weightnoise._weights.perturbation import Numbers, draw
 from keras_weightnoise._weights.rules import Assigned
 from keras_weightnoise.callbacks._write_ahead_log import free, local, made, overwrite, state
 
@@ -21,28 +21,24 @@ class HeldDraws:
         self._noises = noises
         self._kept = [
             [
-                None if member.law is None else [state(tf.zeros(t.variable.shape)) for t in targets]
+                [[state(tf.zeros(t.variable.shape)) for t in targets] for _ in member.draws]
                 for member in noise.members
             ]
             for noise, targets in noises
         ]
         self._step = state(tf.constant(-1, tf.int64))
 
-    def at(self, seed: Tensor, step: Tensor, replica: int) -> list[Draws]:
+    def at(self, seed: Tensor, step: Tensor, replica: int) -> list[Numbers]:
         """Makes the ops that give a replica its draws of a step, for each noise."""
-        kept = [
-            [None if each is None else [local(v)[replica] for v in each] for each in of_noise]
-            for of_noise in self._kept
-        ]
+        kept = tf.nest.map_structure(lambda v: local(v)[replica], self._kept)
         kept_step = local(self._step)[replica]
 
         def redraw() -> Tensor:
             ops = []
             for (noise, targets), of_noise in zip(self._noises, kept, strict=True):
-                draws = draw(noise, targets, seed=seed, step=step, replica=replica)
-                for values, variables in zip(draws, of_noise, strict=True):
-                    for value, v in zip(values or (), variables or (), strict=True):
-                        ops.append(v.assign(value, read_value=False))
+                numbers = draw(noise, targets, seed=seed, step=step, replica=replica)
+                pairs = zip(tf.nest.flatten(numbers), tf.nest.flatten(of_noise), strict=True)
+                ops += [v.assign(value, read_value=False) for value, v in pairs]
             # An interrupted step may have kept only some of them.
             with tf.control_dependencies(made(ops)):
                 stamp = kept_step.assign(step, read_value=False)
@@ -51,13 +47,7 @@ class HeldDraws:
 
         redrawn = tf.cond(kept_step != step, redraw, lambda: tf.constant(False))
         with tf.control_dependencies(made([redrawn])):
-            return [
-                [
-                    None if each is None else [tf.convert_to_tensor(v) for v in each]
-                    for each in of_noise
-                ]
-                for of_noise in kept
-            ]
+            return tf.nest.map_structure(tf.convert_to_tensor, kept)  # type: ignore[no-any-return]
 
     def reserve(self) -> None:
         """Takes memory for draws, and forgets those there were. Not in a graph."""
@@ -71,4 +61,4 @@ class HeldDraws:
             free(variable)
 
     def _variables(self) -> list[tf.Variable]:
-        return [v for of_noise in self._kept for each in of_noise for v in each or ()]
+        return tf.nest.flatten(self._kept)  # type: ignore[no-any-return]

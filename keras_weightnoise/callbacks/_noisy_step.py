@@ -14,10 +14,11 @@ import tensorflow as tf
 
 from keras_weightnoise._attributes import replaced
 from keras_weightnoise._not_public import assigns_in, in_nested_function, updated_variables
-from keras_weightnoise._random import sampling
-from keras_weightnoise._random.sampling import Tensor
+from keras_weightnoise._random import drawing
+from keras_weightnoise._random.generator import make_key
+from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights import reachable, selection
-from keras_weightnoise._weights.perturbation import Draws, is_active, perturb_assigned
+from keras_weightnoise._weights.perturbation import Numbers, is_active, perturb_assigned
 from keras_weightnoise._weights.rules import Assigned
 from keras_weightnoise.callbacks._held_draws import HeldDraws
 from keras_weightnoise.callbacks._interception import intercepting, listening
@@ -202,8 +203,9 @@ class NoisyStep:
         held = tf.convert_to_tensor(self._held)
         assign(self._drawn, held if self._period is None else step - step % self._period)
         at = tf.convert_to_tensor(self._step)
-        magnitudes = [noise.magnitude_at(at) for noise, _ in self.noises]
-        return self._log.inject(is_active(*magnitudes))
+        noises = [noise for noise, _ in self.noises]
+        magnitudes = [noise.magnitudes_at(at) for noise in noises]
+        return self._log.inject(is_active(noises, magnitudes))
 
     def _noisy(self, clean: list[Tensor], replica: int) -> list[Tensor]:
         """The noisy values: a function of the clean ones and of what the state variables hold."""
@@ -211,9 +213,9 @@ class NoisyStep:
         at = tf.convert_to_tensor(self._step)
 
         def noisy(
-            noises: Sequence[Assigned], clean: list[Tensor], draws: list[Draws] | None
+            noises: Sequence[Assigned], clean: list[Tensor], numbers: list[Numbers] | None
         ) -> list[Tensor]:
-            magnitudes = [noise.magnitude_at(at) for noise, _ in noises]
+            magnitudes = [noise.magnitudes_at(at) for noise, _ in noises]
             return perturb_assigned(  # type: ignore[no-any-return]
                 noises,
                 clean,
@@ -221,7 +223,7 @@ class NoisyStep:
                 step=drawn,
                 magnitudes=magnitudes,
                 replica=replica,
-                draws=draws,
+                numbers=numbers,
                 differentiable=False,  # The optimizer updates the clean weights.
             )
 
@@ -229,7 +231,7 @@ class NoisyStep:
             held = self._held_draws.at(seed, drawn, replica) if self._held_draws else None
             return noisy(self.noises, clean, held)
         single = [(noise, [target]) for noise, targets in self.noises for target in targets]
-        chosen = sampling.choose(sampling.make_key(seed, drawn), len(clean))
+        chosen = drawing.choose(make_key(seed, drawn), len(clean))
         return [
             tf.cond(
                 chosen == i,

@@ -20,8 +20,9 @@ from keras_weightnoise._not_public import (
     may_write,
     ops_on,
 )
-from keras_weightnoise._random.sampling import Tensor
+from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.reachable import Variable
+from keras_weightnoise._weights.values import bit_pattern, widen
 
 
 class WriteAheadLog:
@@ -210,11 +211,9 @@ def _settled(variable: Any, clean: Any, noisy: Tensor) -> Tensor:
     """The clean value, plus what the step itself added to the noisy one."""
     now = tf.convert_to_tensor(variable)
     clean = tf.convert_to_tensor(clean)
-    bits = {2: tf.int16, 4: tf.int32, 8: tf.int64}[now.dtype.size]
-    wide = tf.float64 if now.dtype == tf.float64 else tf.float32
-    moved = tf.cast(clean, wide) + (tf.cast(now, wide) - tf.cast(noisy, wide))
+    moved = widen(clean) + (widen(now) - widen(noisy))
     # By bits: a NaN that the noise ran into is not a change.
-    untouched = tf.equal(tf.bitcast(now, bits), tf.bitcast(noisy, bits))
+    untouched = tf.equal(bit_pattern(now), bit_pattern(noisy))
     return tf.where(untouched, clean, tf.cast(moved, now.dtype))
 
 

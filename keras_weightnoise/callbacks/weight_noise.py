@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_weightnoise._checks import check_variables
-from keras_weightnoise._random import sampling
+from keras_weightnoise._random import seeds
 from keras_weightnoise._weights import kernels, reachable, selection, selectors
 from keras_weightnoise._weights.building import build
-from keras_weightnoise._weights.perturbation import root_mean_squares, warn_below_resolution
+from keras_weightnoise._weights.resolution import root_mean_squares, warn_below_resolution
 from keras_weightnoise._weights.rules import assign, get_rules
 from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise.callbacks._noisy_step import NoisyStep
@@ -123,7 +123,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self.exclude = exclude
         self.one_at_a_time = one_at_a_time
         self.per_replica = per_replica
-        self.seed = sampling.check_seed(seed)
+        self.seed = seeds.check_seed(seed)
         self.verbose = verbose
         get_rules(noise)  # Checks it.
         self._fitted: Any = None
@@ -137,7 +137,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         # `evaluate` of another model, in a hook, sets `self.model` to that.
         self._fitted = self.model
         _refuse_several_workers(self._fitted)
-        self._fit_seed = sampling.resolve_seed(self.seed)
+        self._fit_seed = seeds.resolve_seed(self.seed)
         self._told = not self.verbose
         # A model that is yet to be built is built when its first batch is there: see `_run`.
         self._step = self._prepare() if _is_built(self._fitted) else None
@@ -202,7 +202,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if step is None or not step.serves(*settings):
             step = self._kept = NoisyStep(*settings)
             for noise, targets in assigned:
-                warn_below_resolution(noise, targets, _largest_magnitude(noise, step.now()))
+                warn_below_resolution(noise, targets, _largest_magnitudes(noise, step.now()))
         step.begin(self._fit_seed)
         if not self._told:
             self._told = True
@@ -266,11 +266,11 @@ def _build(model: Any, element_spec: Any) -> None:
         ) from error
 
 
-def _largest_magnitude(noise: Noise, now: Any) -> Any:
-    """The magnitude now, or at the end of its ramp: other schedules fall, or none can tell."""
-    ramps = [each.magnitude for each in noise.members if isinstance(each.magnitude, Ramp)]
+def _largest_magnitudes(noise: Noise, now: Any) -> list[float]:
+    """The magnitudes now, or at the end of its ramp: other schedules fall, or none can tell."""
+    ramps = [each for each in noise.magnitudes if isinstance(each, Ramp)]
     steps = [now, *(ramp.start_step + ramp.ramp_steps for ramp in ramps)]
-    return tf.reduce_max([noise.magnitude_at(step) for step in steps], 0)
+    return [max(map(float, each)) for each in zip(*map(noise.magnitudes_at, steps), strict=True)]
 
 
 def _check_frequency(frequency: Any) -> Any:
@@ -293,7 +293,7 @@ def _table(model: Any, step: NoisyStep) -> str:
     """The perturbed variables: path, shape, stddev, rms of the weight, signal to noise."""
     rows = [("Variable", "Shape", "Noise stddev", "Weight rms", "SNR (dB)")]
     for noise, targets in step.noises:
-        stddevs = root_mean_squares(noise, targets, noise.magnitude_at(step.now()))
+        stddevs = root_mean_squares(noise, targets, noise.magnitudes_at(step.now()))
         for target, stddev in zip(targets, stddevs, strict=True):
             weight = tf.cast(tf.convert_to_tensor(target.variable), tf.float32)
             rms = float(tf.sqrt(tf.reduce_mean(tf.square(weight))))

@@ -18,10 +18,12 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_weightnoise._random import sampling
-from keras_weightnoise._random.sampling import Tensor
+from keras_weightnoise._random import drawing, laws
+from keras_weightnoise._random.generator import make_key
+from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.reachable import Layer
 from keras_weightnoise._weights.selection import Target
+from keras_weightnoise._weights.values import widen
 from keras_weightnoise.layers._noisy_reads import NoisyReads
 
 Estimator = Literal["shared", "flipout", "local_reparameterization"]
@@ -96,7 +98,7 @@ def only_kernel(estimator: Estimator, layer: Layer, targets: Sequence[Target]) -
 
 def widened(values: Sequence[Tensor]) -> list[Tensor]:
     """Values in the dtype that noise is computed in, at least `float32`."""
-    return [tf.cast(v, tf.float64 if v.dtype == tf.float64 else tf.float32) for v in values]
+    return [widen(value) for value in values]
 
 
 def call(
@@ -131,7 +133,7 @@ def call(
     """
     inputs = args[0] if args else kwargs["inputs"]
     check_input_shape(estimator, layer, inputs.shape)
-    key = sampling.make_key(seed, step)
+    key = make_key(seed, step)
     add_noise = {"flipout": _flipout, "local_reparameterization": _local_reparameterization}
 
     def formula(x: Tensor) -> Tensor:
@@ -156,12 +158,12 @@ def _flipout(
     layer: Layer, target: Target, size: Tensor, key: Tensor, x: Tensor, y: Tensor
 ) -> Tensor:
     shape = tuple(target.variable.shape)
-    (n,) = sampling.draw("normal", key, [target.start], [shape])
+    (n,) = drawing.draw(laws.NORMAL, key, [target.start], [shape])
     n = tf.cast(n, size.dtype)
     # The signs' random numbers are those of elements beyond the kernel, and so independent of its own.
-    _, beyond = sampling.offsets([shape, ()])
+    _, beyond = drawing.offsets([shape, ()])
     channels = x.shape[_channel_axis(layer, x)]
-    signs = sampling.draw_signs(key, target.start + beyond, (ops.shape(x)[0], channels + shape[-1]))
+    signs = drawing.draw_signs(key, target.start + beyond, (ops.shape(x)[0], channels + shape[-1]))
     before, after = signs[:, :channels], tf.cast(signs[:, channels:], size.dtype)
     if size.shape == n.shape or x.dtype == tf.float16:
         n *= size
@@ -177,7 +179,7 @@ def _flipout(
 def _local_reparameterization(
     layer: Layer, target: Target, size: Tensor, key: Tensor, x: Tensor, y: Tensor
 ) -> Tensor:
-    e = sampling.draw_shape("normal", key, target.start, ops.shape(y))
+    e = drawing.draw_shape(laws.NORMAL, key, target.start, ops.shape(y))
     squares = tf.square(tf.cast(x, size.dtype))
     if size.shape == target.variable.shape:
         deviation = _root(tf.matmul(squares, tf.square(size)))

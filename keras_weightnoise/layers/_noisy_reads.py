@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_weightnoise._not_public import ReadScope, current_graph, handle, in_nested_function
-from keras_weightnoise._random.sampling import Tensor
+from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.reachable import Variable, path
 from keras_weightnoise._weights.selection import Target
 from keras_weightnoise._weights.values import without_autocast

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_weightnoise._random import sampling
-from keras_weightnoise._random.sampling import Tensor
+from keras_weightnoise._random import seeds
+from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights import reachable, selection, selectors
 from keras_weightnoise._weights.building import build, built_by_calling
 from keras_weightnoise._weights.reachable import Layer
@@ -63,7 +63,7 @@ class WeightNoiseWrapper(keras.layers.Wrapper):  # type: ignore[misc]  # Keras s
                 "`variables='kernels'` and no `exclude`, or `estimator='shared'`. "
                 f"Received: variables={variables}, exclude={exclude}"
             )
-        sampling.check_seed(seed)
+        seeds.check_seed(seed)
         # Keras takes from these signatures which shapes, masks and tensors a layer wants, and whether
         # it may call it with `training`. It reads the first in its own constructor.
         signature = inspect.signature(layer.call)

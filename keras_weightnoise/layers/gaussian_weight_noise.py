@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_weightnoise import noises
-from keras_weightnoise._random.sampling import Tensor
+from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.reachable import Layer
 from keras_weightnoise._weights.selection import Target
 from keras_weightnoise._weights.selectors import Selector

@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 
 from keras_weightnoise import noises
-from keras_weightnoise._random.sampling import Tensor
+from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights import perturbation, selectors
 from keras_weightnoise._weights.building import build
 from keras_weightnoise._weights.reachable import Layer
@@ -130,7 +130,7 @@ def call_under_noise(
         stored_values([target.variable for target in targets]),
         seed=seed,
         step=step,
-        magnitudes=[noise.magnitude_at(step) for noise, _ in assigned],
+        magnitudes=[noise.magnitudes_at(step) for noise, _ in assigned],
     )
     return substituted_call(layer, targets, values, args, kwargs)
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_weightnoise._random.sampling import Tensor
+from keras_weightnoise._types import Tensor
 
 # Mean, sum of squared deviations from it, and mean entropy of the members so far.
 State = tuple[Tensor, Tensor, Tensor]

@@ -9,8 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_weightnoise._random import sampling
-from keras_weightnoise._random.sampling import Tensor
+from keras_weightnoise._checks import check_count
+from keras_weightnoise._random import seeds
+from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights import selectors
 from keras_weightnoise._weights.perturbation import perturb_assigned
 from keras_weightnoise._weights.rules import get_rules
@@ -108,16 +109,8 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
         seed: int | None = 0,
         **kwargs: Any,
     ) -> None:
-        if not isinstance(members, int | np.integer) or isinstance(members, bool):
-            raise TypeError(
-                "Invalid `members`. Expected an int >= 1. "
-                f"Received: members={members} (of type {type(members).__name__})"
-            )
-        if members < 1:
-            raise ValueError(
-                f"Invalid `members`. Expected an int >= 1. Received: members={members}"
-            )
-        seed = sampling.resolve_seed(sampling.check_seed(seed))
+        check_count("members", members)
+        seed = seeds.resolve_seed(seeds.check_seed(seed))
         perturbed = PerturbedWeights(model, noise, variables, exclude, seed)  # Checks the rest.
         # The model casts its inputs as it needs them.
         super().__init__(**{"autocast": False, **kwargs})
@@ -236,7 +229,8 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
             stored_values([target.variable for target in targets]),
             seed=tf.constant(self.seed, tf.int64),
             step=number,
-            magnitudes=[noise.magnitude_at(0) for noise, _ in self._assigned],
+            chip=number,
+            magnitudes=[noise.magnitudes_at(0) for noise, _ in self._assigned],
         )
         kwargs = {"training": bool(training)} if self._passes_training else {}
         # Keeps losses from the model, where tensors of a loop's body are of no use after the loop.

@@ -10,14 +10,14 @@ import keras
 import tensorflow as tf
 
 from keras_weightnoise._checks import check_model, check_variables
-from keras_weightnoise._random import sampling
-from keras_weightnoise._random.sampling import Tensor
+from keras_weightnoise._random import seeds
+from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights import reachable, selectors
-from keras_weightnoise._weights.perturbation import perturb_assigned, same_bits
+from keras_weightnoise._weights.perturbation import perturb_assigned
 from keras_weightnoise._weights.rules import assign, get_rules
 from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise._weights.state import Snapshot, assign_all, state_variables
-from keras_weightnoise._weights.values import stored_values
+from keras_weightnoise._weights.values import same_bits, stored_values
 from keras_weightnoise.models._copying import copy_model
 from keras_weightnoise.noises import Magnitude, Noise
 
@@ -166,7 +166,7 @@ class PerturbedWeights:
         check_model(model, keras.Layer)
         rules = get_rules(noise)
         for member in (member for _, each in rules for member in each.members):
-            if callable(member.magnitude):
+            if callable(member.magnitudes[0]):
                 raise TypeError(
                     "Invalid `noise`. Expected a magnitude that is a number: outside of training there "
                     f"are no steps to evaluate a schedule at. Received: noise={member}"
@@ -176,8 +176,8 @@ class PerturbedWeights:
         self._model = model
         self.assigned = assign(model, rules, variables, exclude, frozen=True)
         self.variables = [t.variable for _, targets in self.assigned for t in targets]
-        self._seed = sampling.resolve_seed(sampling.check_seed(seed))
-        self._magnitudes = [each.magnitude_at(0) for each, _ in self.assigned]
+        self._seed = seeds.resolve_seed(seeds.check_seed(seed))
+        self._magnitudes = [each.magnitudes_at(0) for each, _ in self.assigned]
         # Of a partial, which has no code of its own, TensorFlow does not warn that objects made in a loop
         # are traced in a loop.
         self._draw = tf.function(
@@ -221,8 +221,13 @@ class PerturbedWeights:
         self._step += 1
         self.inject(self._step, self._magnitudes)
 
-    def inject(self, step: int, magnitudes: Sequence[Tensor]) -> None:
-        """Replaces the noise by the draw of a step, at these magnitudes (one for each noise)."""
+    def inject(
+        self,
+        step: int,
+        magnitudes: Sequence[Sequence[Tensor]],
+        enabled: Sequence[bool] | None = None,
+    ) -> None:
+        """Replaces the noise by the draw of a step, at these magnitudes, of all noises or the enabled."""
         if not self._clean:
             raise RuntimeError(
                 "There is no noise to replace. Expected `redraw` to be called inside of "
@@ -230,7 +235,7 @@ class PerturbedWeights:
             )
         self._warn_of_changes(stacklevel=4)
         self._state.restore()
-        noisy = self.draw(self._clean, step, magnitudes)
+        noisy = self.draw(self._clean, step, magnitudes, enabled)
         try:
             for variable, value in zip(self.variables, noisy, strict=True):
                 variable.assign(value)
@@ -245,12 +250,19 @@ class PerturbedWeights:
         self._clean = self._noisy
 
     def draw(
-        self, clean: Sequence[Tensor], step: int, magnitudes: Sequence[Tensor] | None = None
+        self,
+        clean: Sequence[Tensor],
+        step: int,
+        magnitudes: Sequence[Sequence[Tensor]] | None = None,
+        enabled: Sequence[bool] | None = None,
     ) -> list[Tensor]:
         """The values under noise of `variables` that hold these clean values."""
         seed, at = tf.constant(self._seed, tf.int64), tf.constant(step, tf.int64)
         sizes = list(self._magnitudes if magnitudes is None else magnitudes)
-        return self._draw(list(clean), seed=seed, step=at, magnitudes=sizes)  # type: ignore[no-any-return]
+        flags = [tf.constant(each) for each in enabled or [True] * len(self.assigned)]
+        return self._draw(  # type: ignore[no-any-return]
+            list(clean), seed=seed, step=at, chip=at, magnitudes=sizes, enabled=flags
+        )
 
     def _warn_of_changes(self, stacklevel: int) -> None:
         now = stored_values(self.variables)

@@ -6,20 +6,30 @@ the gradient at the noisy ones, and the wrapper, through which it flows, train a
 """
 
 from keras_weightnoise._checks import check_magnitude
+from keras_weightnoise._random import laws
 from keras_weightnoise.noises._get import get
 from keras_weightnoise.noises._scales import Scale, check_scale, scale
 from keras_weightnoise.noises.additive import Gaussian, Rademacher, TruncatedGaussian, Uniform
-from keras_weightnoise.noises.composition import Compose
 from keras_weightnoise.noises.faults import BitFlip, StuckAt
 from keras_weightnoise.noises.multiplicative import DropConnect, LogNormal
-from keras_weightnoise.noises.noise import Magnitude, Noise, Schedule, name_magnitudes
+from keras_weightnoise.noises.noise import (
+    Compose,
+    Draw,
+    Generator,
+    Magnitude,
+    Noise,
+    Schedule,
+    name_magnitudes,
+)
 from keras_weightnoise.noises.quantization import PseudoQuantization, Quantization
 
 __all__ = [
     "BitFlip",
     "Compose",
+    "Draw",
     "DropConnect",
     "Gaussian",
+    "Generator",
     "LogNormal",
     "Magnitude",
     "Noise",
@@ -34,6 +44,7 @@ __all__ = [
     "check_magnitude",
     "check_scale",
     "get",
+    "laws",
     "name_magnitudes",
     "scale",
 ]

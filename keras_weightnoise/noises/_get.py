@@ -1,15 +1,12 @@
-"""What stands for a noise model."""
+"""What stands for a noise model. Each kind of it is registered where it gets its meaning."""
 
+import functools
 from typing import Any
 
 import keras
 
-from keras_weightnoise._checks import is_number, is_schedule
-from keras_weightnoise.noises.additive import Gaussian
-from keras_weightnoise.noises.noise import Magnitude, Noise
 
-
-def get(noise: Noise | Magnitude | dict[str, Any]) -> Noise:
+def get(noise: Any) -> Any:
     """Returns a noise model: a number or schedule s means `Gaussian(stddev=s)`.
 
     Args:
@@ -22,20 +19,31 @@ def get(noise: Noise | Magnitude | dict[str, Any]) -> Noise:
         TypeError: If it is none of these.
         ValueError: If it is a number, and negative or not finite.
     """
-    if isinstance(noise, dict) and "class_name" in noise:
-        noise = keras.saving.deserialize_keras_object(noise)
-    if isinstance(noise, Noise):
-        return noise
-    if is_number(noise) or is_schedule(noise):
-        try:
-            return Gaussian(stddev=noise)
-        except ValueError as error:
-            raise ValueError(
-                "Invalid `noise`. Expected a finite standard deviation >= 0. "
-                f"Received: noise={noise}"
-            ) from error
-    raise TypeError(
+    return coerce(noise)
+
+
+@functools.singledispatch
+def coerce(noise: Any) -> Any:
+    """What `get` does with each kind of argument. Others register theirs."""
+    raise TypeError(message(noise))
+
+
+def message(noise: object, hint: str = "") -> str:
+    """What is wrong with something that stands for no noise."""
+    return (
         "Invalid `noise`. Expected a number (the standard deviation of Gaussian noise), a "
-        "`keras.optimizers.schedules.LearningRateSchedule`, or one of `keras_weightnoise.noises`. "
-        f"Received: noise={noise!r} (of type {type(noise).__name__})"
+        "`keras.optimizers.schedules.LearningRateSchedule`, or one of `keras_weightnoise.noises`"
+        f"{hint}. Received: noise={noise!r} (of type {type(noise).__name__})"
     )
+
+
+@coerce.register(bool)
+def _(noise: bool) -> Any:
+    raise TypeError(message(noise))  # Python's bools are numbers, too.
+
+
+@coerce.register(dict)
+def _(noise: dict[str, Any]) -> Any:
+    if "class_name" not in noise:
+        raise TypeError(message(noise))
+    return coerce(keras.saving.deserialize_keras_object(noise))

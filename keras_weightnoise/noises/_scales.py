@@ -4,19 +4,15 @@ from typing import Literal, get_args
 
 import tensorflow as tf
 
-from keras_weightnoise._random.sampling import Tensor
+from keras_weightnoise._checks import check_choice
+from keras_weightnoise._types import Tensor
 
 Scale = Literal["std", "rms", "max", "range", "channel_max", "filter_norm", "weight"]
 
 
 def check_scale(relative_to: object) -> None:
     """Raises unless `relative_to` is `None` or names a scale."""
-    if relative_to is None or (isinstance(relative_to, str) and relative_to in get_args(Scale)):
-        return
-    raise ValueError(
-        f"Invalid `relative_to`. Expected one of {', '.join(map(repr, (None, *get_args(Scale))))}. "
-        f"Received: relative_to={relative_to!r}"
-    )
+    check_choice("relative_to", relative_to, (None, *get_args(Scale)))
 
 
 # AutoGraph has nothing to convert here, and TensorFlow 2.18 stumbles over `match`.

@@ -1,14 +1,19 @@
 """Additive noise: `w' = w + magnitude * scale(w) * n`."""
 
 import dataclasses
+import numbers
+from collections.abc import Sequence
 from typing import ClassVar
 
 import keras
+import tensorflow as tf
 
 from keras_weightnoise._checks import check_flag
-from keras_weightnoise._random.sampling import Law, Tensor
+from keras_weightnoise._random import laws
+from keras_weightnoise._types import Tensor
+from keras_weightnoise.noises._get import coerce
 from keras_weightnoise.noises._scales import Scale, check_scale, scale
-from keras_weightnoise.noises.noise import Magnitude, Noise
+from keras_weightnoise.noises.noise import Draw, Magnitude, Noise
 
 
 class Additive(Noise):
@@ -16,26 +21,23 @@ class Additive(Noise):
 
     relative_to: Scale | None
 
-    @property
-    def law(self) -> Law:
-        raise NotImplementedError
-
     def __post_init__(self) -> None:
         super().__post_init__()
         check_scale(self.relative_to)
 
-    @property
-    def adds_draw(self) -> bool:
-        return self.relative_to is None
-
-    def perturb(self, w: Tensor, n: Tensor, magnitude: Tensor, axes: tuple[int, ...]) -> Tensor:
-        if self.adds_draw:
-            return w + n
+    def perturb(
+        self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
+    ) -> Tensor:
+        (n,) = draws
+        if self.relative_to is None:
+            # Rounded as where it is added in the kernel that draws it: see `perturbation`.
+            step = tf.cast(magnitude, tf.float32) * tf.cast(n, tf.float32)
+            return w + tf.cast(step, w.dtype)
         return w + magnitude * scale(w, self.relative_to, axes) * n
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Gaussian(Additive):
     """Additive Gaussian noise: `w' = w + stddev * scale(w) * n`, with n ~ N(0, 1).
 
@@ -76,7 +78,7 @@ class Gaussian(Additive):
 
     stddev: Magnitude = 0.01
     relative_to: Scale | None = None
-    exact: bool = False
+    exact: bool = dataclasses.field(default=False, repr=False)
     magnitude_name = "stddev"
 
     def __post_init__(self) -> None:
@@ -84,16 +86,12 @@ class Gaussian(Additive):
         check_flag("exact", self.exact)
 
     @property
-    def law(self) -> Law:
-        return "exact_normal" if self.exact else "normal"
-
-    def __repr__(self) -> str:
-        exact = ", exact=True" if self.exact else ""
-        return f"{type(self).__name__}(stddev={self.stddev!r}, relative_to={self.relative_to!r}{exact})"
+    def draws(self) -> tuple[Draw, ...]:
+        return (Draw(laws.EXACT_NORMAL if self.exact else laws.NORMAL),)
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class TruncatedGaussian(Additive):
     """Additive Gaussian noise without tails: `w' = w + stddev * scale(w) * n`, n in [-2, 2].
 
@@ -123,11 +121,11 @@ class TruncatedGaussian(Additive):
     stddev: Magnitude = 0.01
     relative_to: Scale | None = None
     magnitude_name = "stddev"
-    law: ClassVar[Law] = "truncated_normal"
+    draws: ClassVar[tuple[Draw, ...]] = (Draw(laws.TRUNCATED_NORMAL),)
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Uniform(Additive):
     """Additive uniform noise: `w' = w + limit * scale(w) * u`, with u uniform on [-1, 1].
 
@@ -160,11 +158,11 @@ class Uniform(Additive):
     limit: Magnitude = 0.01
     relative_to: Scale | None = None
     magnitude_name = "limit"
-    law: ClassVar[Law] = "uniform"
+    draws: ClassVar[tuple[Draw, ...]] = (Draw(laws.UNIFORM),)
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Rademacher(Additive):
     """Additive noise of one size: `w' = w + scale * scale(w) * s`, with s = -1 or 1, equally likely.
 
@@ -195,4 +193,17 @@ class Rademacher(Additive):
     scale: Magnitude = 0.01
     relative_to: Scale | None = None
     magnitude_name = "scale"
-    law: ClassVar[Law] = "sign"
+    draws: ClassVar[tuple[Draw, ...]] = (Draw(laws.SIGN),)
+
+
+def _of_number(noise: Magnitude) -> Gaussian:
+    try:
+        return Gaussian(stddev=noise)
+    except ValueError as error:
+        raise ValueError(
+            f"Invalid `noise`. Expected a finite standard deviation >= 0. Received: noise={noise}"
+        ) from error
+
+
+coerce.register(numbers.Real, _of_number)
+coerce.register(keras.optimizers.schedules.LearningRateSchedule, _of_number)

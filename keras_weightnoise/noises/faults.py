@@ -1,22 +1,23 @@
 """Faults of the memory that holds the weights."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import ClassVar, Literal, get_args
 
 import keras
 import tensorflow as tf
 
-from keras_weightnoise._checks import check_bits
-from keras_weightnoise._random import sampling
-from keras_weightnoise._random.sampling import Law, Tensor
-from keras_weightnoise.noises.noise import Magnitude, Noise
+from keras_weightnoise._checks import check_bits, check_choice
+from keras_weightnoise._random import laws
+from keras_weightnoise._types import Tensor
+from keras_weightnoise.noises.noise import Draw, Magnitude, Noise
 from keras_weightnoise.noises.quantization import symmetric_step
 
 StuckValue = Literal["zero", "min", "max"]
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class StuckAt(Noise):
     """Weights that are stuck: `w' = value` with probability `rate`, else `w' = w`.
 
@@ -44,17 +45,16 @@ class StuckAt(Noise):
     value: StuckValue = "zero"
     magnitude_name = "rate"
     most = 1.0
-    law: ClassVar[Law | None] = "uniform"
+    draws: ClassVar[tuple[Draw, ...]] = (Draw(laws.UNIFORM),)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (isinstance(self.value, str) and self.value in get_args(StuckValue)):
-            raise ValueError(
-                f"Invalid `value`. Expected one of {', '.join(map(repr, get_args(StuckValue)))}. "
-                f"Received: value={self.value!r}"
-            )
+        check_choice("value", self.value, get_args(StuckValue))
 
-    def perturb(self, w: Tensor, n: Tensor, magnitude: Tensor, axes: tuple[int, ...]) -> Tensor:
+    def perturb(
+        self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
+    ) -> Tensor:
+        (n,) = draws
         match self.value:
             case "zero":
                 stuck = tf.zeros((), w.dtype)
@@ -62,11 +62,11 @@ class StuckAt(Noise):
                 stuck = tf.reduce_min(w)
             case "max":
                 stuck = tf.reduce_max(w)
-        return tf.where(sampling.occurs(n, magnitude), stuck, w)
+        return tf.where(laws.occurs(n, magnitude), stuck, w)
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class BitFlip(Noise):
     """Flips bits of the weights' fixed-point code: each bit with probability `rate`.
 
@@ -102,14 +102,17 @@ class BitFlip(Noise):
     bits: int = 8
     magnitude_name = "rate"
     most = 1.0
-    law: ClassVar[Law | None] = "uniform"
+    draws: ClassVar[tuple[Draw, ...]] = (Draw(laws.UNIFORM),)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_bits(self.bits)
         object.__setattr__(self, "bits", int(self.bits))
 
-    def perturb(self, w: Tensor, n: Tensor, magnitude: Tensor, axes: tuple[int, ...]) -> Tensor:
+    def perturb(
+        self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
+    ) -> Tensor:
+        (n,) = draws
         step = symmetric_step(w, self.bits, None)
         code = tf.cast(tf.round(tf.math.divide_no_nan(w, step)), tf.int32)
         flips = self._flips(tf.abs(n), magnitude)

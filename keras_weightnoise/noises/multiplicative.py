@@ -1,19 +1,20 @@
 """Noise that multiplies the weight."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import ClassVar
 
 import keras
 import tensorflow as tf
 
 from keras_weightnoise._checks import check_flag
-from keras_weightnoise._random import sampling
-from keras_weightnoise._random.sampling import Law, Tensor
-from keras_weightnoise.noises.noise import Magnitude, Noise
+from keras_weightnoise._random import laws
+from keras_weightnoise._types import Tensor
+from keras_weightnoise.noises.noise import Draw, Magnitude, Noise
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class LogNormal(Noise):
     """Multiplicative noise that keeps signs: `w' = w * exp(sigma * n)`, with n ~ N(0, 1).
 
@@ -39,14 +40,17 @@ class LogNormal(Noise):
 
     sigma: Magnitude = 0.1
     magnitude_name = "sigma"
-    law: ClassVar[Law | None] = "normal"
+    draws: ClassVar[tuple[Draw, ...]] = (Draw(laws.NORMAL),)
 
-    def perturb(self, w: Tensor, n: Tensor, magnitude: Tensor, axes: tuple[int, ...]) -> Tensor:
+    def perturb(
+        self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
+    ) -> Tensor:
+        (n,) = draws
         return w * tf.exp(magnitude * n)
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class DropConnect(Noise):
     """Drops weights: `w' = m * w / (1 - rate)`, with m = 0 at probability `rate`, else 1.
 
@@ -78,12 +82,15 @@ class DropConnect(Noise):
     rescale: bool = True
     magnitude_name = "rate"
     most = 1.0
-    law: ClassVar[Law | None] = "uniform"
+    draws: ClassVar[tuple[Draw, ...]] = (Draw(laws.UNIFORM),)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_flag("rescale", self.rescale)
 
-    def perturb(self, w: Tensor, n: Tensor, magnitude: Tensor, axes: tuple[int, ...]) -> Tensor:
+    def perturb(
+        self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
+    ) -> Tensor:
+        (n,) = draws
         kept = w / (1.0 - magnitude) if self.rescale else w
-        return tf.where(sampling.occurs(n, magnitude), tf.zeros_like(w), kept)
+        return tf.where(laws.occurs(n, magnitude), tf.zeros_like(w), kept)

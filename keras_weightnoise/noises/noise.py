@@ -1,58 +1,81 @@
-"""What a noise model is."""
+"""What a noise model is, and several of them, one after the other."""
 
 import dataclasses
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar, Literal, get_args
 
 import keras
 import tensorflow as tf
 
-from keras_weightnoise._checks import check_magnitude, is_number
-from keras_weightnoise._random.sampling import Law, Tensor
-
-if TYPE_CHECKING:
-    from keras_weightnoise.noises.composition import Compose
+from keras_weightnoise._checks import check_choice, check_magnitude, is_number, is_schedule
+from keras_weightnoise._random.laws import Law
+from keras_weightnoise._types import Tensor
+from keras_weightnoise.noises._get import coerce, message
 
 Schedule = Any  # `keras.optimizers.schedules.LearningRateSchedule`; Keras ships no types.
 Magnitude = float | Schedule
+Generator = Literal["threefry", "philox"]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """Random numbers that a noise asks for: one for each weight.
+
+    Attributes:
+        law: Their law: one of those in `noises.laws`.
+        new_for: When there are new ones. `"step"`: in each draw of training, of a sweep, of an ensemble,
+            and for each replica that has its own noise. `"chip"`: in each draw of a sweep or an ensemble,
+            while all of training has those of draw 0. `"seed"`: never for one seed. Defaults to `"step"`.
+    """
+
+    law: Law
+    new_for: Literal["step", "chip", "seed"] = "step"
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Noise:
     """Base class of the noise models.
 
-    A subclass is a frozen dataclass (`eq=False`), registered with Keras, that says how it perturbs:
+    A subclass is a frozen dataclass (`eq=False, repr=False`), registered with Keras, that says how it
+    perturbs:
 
-    - `magnitude_name`: the field that says how much, and that a schedule may drive. At 0, the
-      weight stays as it is.
+    - `magnitude_name`: the field that says how much, and that a schedule may drive.
     - `most`: the magnitude's upper limit.
-    - `law`: the distribution of the draw it wants, one value per weight (see `sampling.draw`), or
-      `None`.
+    - `clean_at_zero`: whether the weight stays as it is at magnitude 0: then nothing is drawn.
+    - `draws`: the random numbers it wants.
     - `perturb`: the formula.
+
+    Fields declared with `option` are keyword arguments that are printed only where they are not at their
+    default.
     """
 
+    generator: Generator = dataclasses.field(default="threefry", kw_only=True, repr=False)
     magnitude_name: ClassVar[str]
     most: ClassVar[float] = math.inf
+    clean_at_zero: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        magnitude = self.magnitude
+        (magnitude,) = self.magnitudes
         check_magnitude(self.magnitude_name, magnitude, most=self.most)
         if is_number(magnitude):
             # Of NumPy's numbers and integers too: equal noises print and serialize alike.
             object.__setattr__(self, self.magnitude_name, float(magnitude))
+        check_choice("generator", self.generator, get_args(Generator))
+        for draw in self.draws:
+            if self.generator == "philox" and draw.law.tf_random is None:
+                raise ValueError(
+                    "Invalid `generator`. Expected 'threefry' for numbers of the law "
+                    f"'{draw.law}', which `tf.random` does not have. "
+                    f"Received: generator={self.generator!r}, noise={self!r}"
+                )
 
     @property
-    def law(self) -> Law | None:
-        """The law of the draw it wants, or `None` if it wants none."""
+    def draws(self) -> tuple[Draw, ...]:
+        """The random numbers it wants: none, or several of several laws."""
         raise NotImplementedError
-
-    @property
-    def adds_draw(self) -> bool:
-        """Whether it is w + magnitude * n, added where it is drawn. `perturb` is given that product."""
-        return False
 
     @property
     def members(self) -> "tuple[Noise, ...]":
@@ -60,27 +83,34 @@ class Noise:
         return (self,)
 
     @property
-    def magnitude(self) -> Magnitude:
-        """How much: a float, or a schedule of the optimizer step. Of a composition: a tuple."""
-        return getattr(self, self.magnitude_name)
+    def magnitudes(self) -> tuple[Magnitude, ...]:
+        """How much, for each of `members`: a float, or a schedule of the optimizer step."""
+        return (getattr(self, self.magnitude_name),)
 
-    def magnitude_at(self, step: Tensor) -> Tensor:
-        """The magnitude at an optimizer step.
+    def magnitudes_at(self, step: Tensor) -> tuple[Tensor, ...]:
+        """The magnitudes at an optimizer step: a scalar `float32` tensor for each of `members`."""
+        return tuple(
+            tf.cast(magnitude(step) if callable(magnitude) else magnitude, tf.float32)
+            for magnitude in self.magnitudes
+        )
 
-        A scalar `float32` tensor; of a composition, a vector with an entry for each of `members`.
+    def is_off_at(self, magnitude: Any) -> Any:
+        """Whether it does nothing at a magnitude: a bool, or of a tensor a tensor.
+
+        Asked of each of `members`, never of a composition.
         """
-        magnitude = self.magnitude
-        return tf.cast(magnitude(step) if callable(magnitude) else magnitude, tf.float32)
+        return self.clean_at_zero and magnitude == 0.0
 
-    def perturb(self, w: Tensor, n: Tensor, magnitude: Tensor, axes: tuple[int, ...]) -> Tensor:
+    def perturb(
+        self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
+    ) -> Tensor:
         """Returns the perturbed weight. Called for each of `members`, never for a composition.
 
         Its gradient does not matter: `perturbation.perturb` passes gradients straight through.
 
         Args:
             w: The clean weight, `float32` or `float64`.
-            n: A draw of `law`, in the shape and dtype of `w`, times the magnitude where it `adds_draw`;
-                `None` if `law` is `None`.
+            draws: What was drawn for each of `draws`, in the shape and dtype of `w`.
             magnitude: A scalar of that dtype.
             axes: The axes of `w` that one output channel extends over.
         """
@@ -90,7 +120,7 @@ class Noise:
         """The constructor's arguments, serialized."""
         return {
             field.name: keras.saving.serialize_keras_object(getattr(self, field.name))
-            for field in dataclasses.fields(self)
+            for field in _arguments(self)
         }
 
     @classmethod
@@ -98,12 +128,21 @@ class Noise:
         """The inverse of `get_config`."""
         return cls(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
 
-    def __add__(self, other: object) -> "Compose":
+    def __add__(self, other: Any) -> "Compose":
         """This noise, then the other: see `Compose`."""
-        # A composition is made of noises, and is one.
-        from keras_weightnoise.noises.composition import Compose
+        return Compose([self, other]) if _stands_for_noise(other) else NotImplemented
 
-        return Compose([self, other]) if isinstance(other, Noise) else NotImplemented
+    def __radd__(self, other: Any) -> "Compose":
+        """The other noise, then this: see `Compose`."""
+        return Compose([other, self]) if _stands_for_noise(other) else NotImplemented
+
+    def __repr__(self) -> str:
+        shown = [
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in sorted(_arguments(self), key=lambda field: bool(field.kw_only))
+            if field.repr or getattr(self, field.name) != field.default
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     # Schedules have no equality of their own: two are equal if they serialize alike, and one that cannot
     # be serialized equals itself.
@@ -121,6 +160,55 @@ class Noise:
         return hash((type(self), repr(self.get_config())))
 
 
+@keras.saving.register_keras_serializable(package="keras_weightnoise")
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Compose(Noise):
+    """Noises applied in order: `w' = b(a(w))` for `Compose([a, b])`, which is also `a + b`.
+
+    Each has its own draws, independent of the others', its own magnitude, and reads its scale from
+    what the one before it made of the weight. Use it where the hardware does several things to a
+    weight: quantize it, then add noise, then break some. Gradient: straight through,
+    `dL/dw = dL/dw'`.
+
+    Args:
+        noises: A list of noise models. A number or schedule s stands for `Gaussian(stddev=s)`, also
+            in a sum (`a + 0.1`), and a composition for its members.
+
+    Raises:
+        ValueError: If `noises` is empty.
+        TypeError: If `noises` is not a list, or something in it is no noise.
+
+    Example:
+
+    >>> from keras_weightnoise import noises
+    >>> noises.StuckAt(0.01) + noises.Gaussian(0.05, relative_to="max")
+    Compose(noises=(StuckAt(rate=0.01, value='zero'), Gaussian(stddev=0.05, relative_to='max')))
+    """
+
+    noises: Sequence[Noise]
+    # Each of them has its own.
+    generator: Generator = dataclasses.field(default="threefry", init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.noises, list | tuple):
+            raise TypeError(
+                "Invalid `noises`. Expected a list of noise models. "
+                f"Received: noises={self.noises!r} (of type {type(self.noises).__name__})"
+            )
+        if not self.noises:
+            raise ValueError("Invalid `noises`. Expected at least one noise. Received: noises=[]")
+        flat = tuple(member for noise in self.noises for member in coerce(noise).members)
+        object.__setattr__(self, "noises", flat)
+
+    @property
+    def members(self) -> tuple[Noise, ...]:
+        return tuple(self.noises)
+
+    @property
+    def magnitudes(self) -> tuple[Magnitude, ...]:
+        return tuple(magnitude for noise in self.noises for magnitude in noise.magnitudes)
+
+
 def name_magnitudes(noises: Iterable[Noise]) -> dict[str, Magnitude]:
     """Names the magnitudes of noises, for logs and tables.
 
@@ -134,12 +222,52 @@ def name_magnitudes(noises: Iterable[Noise]) -> dict[str, Magnitude]:
     """
     members = [member for noise in noises for member in noise.members]
     if len(members) == 1:
-        return {members[0].magnitude_name: members[0].magnitude}
+        return {members[0].magnitude_name: members[0].magnitudes[0]}
     named: dict[str, Magnitude] = {}
     used: Counter[str] = Counter()
     for member in members:
         kind = re.sub(r"(?<!^)(?=[A-Z])", "_", type(member).__name__).lower()
         key = f"{kind}_{member.magnitude_name}"
-        named[f"{key}_{used[key]}" if used[key] else key] = member.magnitude
+        named[f"{key}_{used[key]}" if used[key] else key] = member.magnitudes[0]
         used[key] += 1
     return named
+
+
+def option(default: Any) -> Any:
+    """A field that is a keyword argument, and printed only where it is not at its default."""
+    return dataclasses.field(default=default, kw_only=True, repr=False)
+
+
+def _arguments(noise: Noise) -> list[dataclasses.Field[Any]]:
+    """The fields that are arguments of the constructor."""
+    return [field for field in dataclasses.fields(noise) if field.init]
+
+
+def _stands_for_noise(other: object) -> bool:
+    """Whether there is something to compose, if only an error about its value."""
+    return isinstance(other, Noise) or is_number(other) or is_schedule(other)
+
+
+def _kinds(base: type[Noise]) -> Iterator[type[Noise]]:
+    for kind in base.__subclasses__():
+        yield kind
+        yield from _kinds(kind)
+
+
+@coerce.register(Noise)
+def _(noise: Noise) -> Noise:
+    return noise
+
+
+@coerce.register(type)
+def _(noise: type) -> Noise:
+    hint = f", made: `{noise.__name__}(...)`" if issubclass(noise, Noise) else ""
+    raise TypeError(message(noise, hint))
+
+
+@coerce.register(str)
+def _(noise: str) -> Noise:
+    names = {kind.__name__ for kind in _kinds(Noise)}
+    plain = noise.replace("_", "").lower()
+    hint = next((f", such as `noises.{n}(...)`" for n in names if n.lower() == plain), "")
+    raise TypeError(message(noise, hint))

@@ -1,19 +1,20 @@
 """Noise in the shape of quantization."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import ClassVar
 
 import keras
 import tensorflow as tf
 
 from keras_weightnoise._checks import check_bits, check_flag, is_schedule
-from keras_weightnoise._random import sampling
-from keras_weightnoise._random.sampling import Law, Tensor
-from keras_weightnoise.noises.noise import Magnitude, Noise
+from keras_weightnoise._random import laws
+from keras_weightnoise._types import Tensor
+from keras_weightnoise.noises.noise import Draw, Magnitude, Noise
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Quantization(Noise):
     """Rounds weights to the grid of an integer code: `w' = step * round(w / step)`.
 
@@ -68,15 +69,16 @@ class Quantization(Noise):
         check_flag("per_channel", self.per_channel)
 
     @property
-    def law(self) -> Law | None:
-        if is_schedule(self.probability) or self.probability < 1.0:
-            return "uniform"
-        return None
+    def draws(self) -> tuple[Draw, ...]:
+        certain = not is_schedule(self.probability) and self.probability == 1.0
+        return () if certain else (Draw(laws.UNIFORM),)
 
-    def perturb(self, w: Tensor, n: Tensor, magnitude: Tensor, axes: tuple[int, ...]) -> Tensor:
+    def perturb(
+        self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
+    ) -> Tensor:
         over = axes if self.per_channel else None
         rounded = self._symmetric(w, over) if self.symmetric else self._asymmetric(w, over)
-        return rounded if n is None else tf.where(sampling.occurs(n, magnitude), rounded, w)
+        return tf.where(laws.occurs(draws[0], magnitude), rounded, w) if draws else rounded
 
     def _symmetric(self, w: Tensor, axes: tuple[int, ...] | None) -> Tensor:
         step = symmetric_step(w, self.bits, axes)
@@ -93,7 +95,7 @@ class Quantization(Noise):
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class PseudoQuantization(Noise):
     """Noise of the size of a rounding error: `w' = w + scale * step / 2 * u`, u uniform on [-1, 1].
 
@@ -123,14 +125,17 @@ class PseudoQuantization(Noise):
     bits: int
     scale: Magnitude = 1.0
     magnitude_name = "scale"
-    law: ClassVar[Law | None] = "uniform"
+    draws: ClassVar[tuple[Draw, ...]] = (Draw(laws.UNIFORM),)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_bits(self.bits)
         object.__setattr__(self, "bits", int(self.bits))
 
-    def perturb(self, w: Tensor, n: Tensor, magnitude: Tensor, axes: tuple[int, ...]) -> Tensor:
+    def perturb(
+        self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
+    ) -> Tensor:
+        (n,) = draws
         half = (tf.reduce_max(w) - tf.reduce_min(w)) * (0.5 / (2.0**self.bits - 1.0))
         return w + magnitude * half * n
 

@@ -94,9 +94,9 @@ def test_matches_a_loop_by_hand(noise, frequency, mode):
     targets = selection.select(model)
     for step, at in enumerate([0, 4, 8] * 2):
         clean = [tf.identity(t.variable.value) for t in targets]
-        magnitude = noise.magnitude_at(step)
+        magnitudes = noise.magnitudes_at(step)
         noisy = perturbation.perturb(
-            noise, targets, clean, seed=3, step=DRAWN[frequency][step], magnitude=magnitude
+            noise, targets, clean, seed=3, step=DRAWN[frequency][step], magnitudes=magnitudes
         )
         for target, value in zip(targets, noisy, strict=True):
             target.variable.assign(value)

@@ -13,7 +13,8 @@ import tensorflow as tf
 from scipy import stats
 
 from keras_weightnoise import GaussianWeightNoise, noises, noisy_call
-from keras_weightnoise._random import sampling
+from keras_weightnoise._random import drawing, laws
+from keras_weightnoise._random.generator import make_key
 from keras_weightnoise._weights import perturbation, selection
 from keras_weightnoise.noises._scales import scale
 
@@ -71,7 +72,7 @@ def shared_noise(layer, step=0):
     (target,) = selection.select(layer.layer, "kernels")
     zero = tf.zeros(target.variable.shape)
     (noise,) = perturbation.perturb(
-        noises.Gaussian(1.0), [target], [zero], seed=layer.seed, step=step, magnitude=1.0
+        noises.Gaussian(1.0), [target], [zero], seed=layer.seed, step=step, magnitudes=[1.0]
     )
     return noise.numpy() * perturbation_size(layer)
 
@@ -311,18 +312,18 @@ def test_flipout_shares_its_sizes_and_local_reparameterization_nothing(estimator
 # Draws.
 
 
-@pytest.mark.parametrize("law", ["normal", "sign"])
+@pytest.mark.parametrize("law", [laws.NORMAL, laws.SIGN], ids=str)
 @pytest.mark.parametrize("units", [3, 700])  # The second is compiled.
 def test_draws_of_unknown_shape_are_those_of_known(law, units):
     @tf.function(input_signature=[tf.TensorSpec((None, 1))])
     def unknown(x):
-        return sampling.draw_shape(law, sampling.make_key(1, 2), 64, (tf.shape(x)[0], units, 2))
+        return drawing.draw_shape(law, make_key(1, 2), 64, (tf.shape(x)[0], units, 2))
 
     for size in (5, 100, 0):
-        (known,) = sampling.draw(law, sampling.make_key(1, 2), [64], [(size, units, 2)])
+        (known,) = drawing.draw(law, make_key(1, 2), [64], [(size, units, 2)])
         actual = unknown(tf.zeros((size, 1)))
         np.testing.assert_allclose(actual, known, rtol=1e-5, atol=1e-6)
-        same = sampling.draw_shape(law, sampling.make_key(1, 2), 64, (size, units, 2))
+        same = drawing.draw_shape(law, make_key(1, 2), 64, (size, units, 2))
         np.testing.assert_array_equal(same, known)
 
 
@@ -330,7 +331,7 @@ def test_signs_are_fair_and_independent():
     n = 2**21
 
     def signs(seed, step, start=0, count=n):
-        return sampling.draw_signs(sampling.make_key(seed, step), start, (count,)).numpy()
+        return drawing.draw_signs(make_key(seed, step), start, (count,)).numpy()
 
     first = signs(1, 2)
     assert set(first) == {-1.0, 1.0}

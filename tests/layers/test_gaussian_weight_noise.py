@@ -256,7 +256,7 @@ def test_lora_has_its_noise_on_the_factors(before):
         [t.variable.value for t in targets],
         seed=seed,
         step=step,
-        magnitude=0.1,
+        magnitudes=[0.1],
     )
     expected = X @ (base + a @ b) + inner.bias
     np.testing.assert_allclose(layer(X, training=True), expected, rtol=1e-5, atol=1e-6)
@@ -297,7 +297,7 @@ def test_relative_to(relative_to):
     noise = noises.Gaussian(0.5, relative_to)
     targets = selection.select(layer.layer, "kernels")
     (kernel,) = perturbation.perturb(
-        noise, targets, [layer.layer.kernel.value], seed=1, step=0, magnitude=0.5
+        noise, targets, [layer.layer.kernel.value], seed=1, step=0, magnitudes=[0.5]
     )
     np.testing.assert_allclose(
         layer(X, training=True), X @ kernel + layer.layer.bias, rtol=1e-5, atol=1e-6
@@ -324,7 +324,7 @@ def test_mixed_precision_draws_and_adds_in_float32(policy):
         [layer.layer.kernel.value],
         seed=1,
         step=0,
-        magnitude=2e-4,
+        magnitudes=[2e-4],
     )
     outputs = layer(x, training=True)
     assert outputs.dtype == layer.compute_dtype == layer.layer.compute_dtype
@@ -351,7 +351,7 @@ def test_wrapped_twice_both_are_added():
             [inner.layer.kernel.value],
             seed=seed,
             step=0,
-            magnitude=stddev,
+            magnitudes=[stddev],
         )
         expected += noisy - inner.layer.kernel
     x = tf.eye(4)
@@ -576,7 +576,7 @@ def test_a_lambda_that_reads_a_kernel_of_the_wrapped_model():
         [first.kernel.value],
         seed=1,
         step=0,
-        magnitude=0.1,
+        magnitudes=[0.1],
     )
     np.testing.assert_allclose(
         layer(X, training=True), X @ noisy @ tf.transpose(noisy), rtol=1e-4, atol=1e-5

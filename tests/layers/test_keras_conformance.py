@@ -158,7 +158,7 @@ def test_is_the_plain_layer_at_noisy_kernels(layer, init, shape, dtype, compiled
         [t.variable.value for t in targets],
         seed=7,
         step=0,
-        magnitude=0.1,
+        magnitudes=[0.1],
     )
     values = {id(t.variable): value for t, value in zip(targets, noisy, strict=True)}
     for v, other in zip(plain.variables, twin.variables, strict=True):

@@ -33,7 +33,7 @@ def perturbed(model, noise, seed, step):
         [t.variable.value for t in targets],
         seed=seed,
         step=step,
-        magnitude=noise.magnitude_at(step),
+        magnitudes=noise.magnitudes_at(step),
     )
     by_id = {id(t.variable): value for t, value in zip(targets, noisy, strict=True)}
     return [by_id.get(id(v), v) for v in model.variables]

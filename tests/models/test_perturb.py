@@ -83,7 +83,7 @@ def by_hand(model, noise, seed, step):
     targets = selection.select(model, frozen=True)
     clean = [tf.convert_to_tensor(t.variable.value) for t in targets]
     noise = noises.get(noise)
-    noisy = perturb(noise, targets, clean, seed=seed, step=step, magnitude=noise.magnitude_at(0))
+    noisy = perturb(noise, targets, clean, seed=seed, step=step, magnitudes=noise.magnitudes_at(0))
     return [v.numpy() for v in noisy]
 
 

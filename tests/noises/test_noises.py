@@ -12,13 +12,9 @@ import tensorflow as tf
 from scipy import stats
 
 from keras_weightnoise import noises as N
-from keras_weightnoise._weights.perturbation import (
-    _HALF,
-    draw,
-    perturb,
-    perturb_assigned,
-    warn_below_resolution,
-)
+from keras_weightnoise._random import laws
+from keras_weightnoise._weights.perturbation import draw, perturb, perturb_assigned
+from keras_weightnoise._weights.resolution import warn_below_resolution
 from keras_weightnoise._weights.selection import Target
 from keras_weightnoise.schedules import CosineRamp, LinearRamp
 
@@ -65,7 +61,7 @@ def noisy(noise, w, step=0, seed=1, start=0):
         [w],
         seed=seed,
         step=step,
-        magnitude=noise.magnitude_at(step),
+        magnitudes=noise.magnitudes_at(step),
     )[0]
 
 
@@ -218,8 +214,8 @@ def test_quant_noise_rounds_a_fraction(probability):
 
 
 def test_quantization_of_all_weights_draws_nothing():
-    assert N.Quantization(4).law is None
-    assert N.Quantization(4, 0.5).law == N.Quantization(4, RAMP).law == "uniform"
+    assert N.Quantization(4).draws == ()
+    assert N.Quantization(4, 0.5).draws == N.Quantization(4, RAMP).draws == (N.Draw(laws.UNIFORM),)
 
 
 # Bit flips -----------------------------------------------------------------------------------------
@@ -321,9 +317,18 @@ def test_compositions_are_flat():
     assert a + b != b + a
 
 
-def test_noise_plus_a_number_is_refused():
-    with pytest.raises(TypeError):
-        N.Gaussian(0.1) + 0.1
+@pytest.mark.parametrize("number", [0.1, np.float32(0.1), 1, RAMP], ids=str)
+def test_a_number_is_a_gaussian_wherever_noises_are_composed(number):
+    noise, gaussian = N.StuckAt(0.1), N.Gaussian(number)
+    assert noise + number == N.Compose([noise, number]) == N.Compose([noise, gaussian])
+    assert number + noise == N.Compose([number, noise]) == N.Compose([gaussian, noise])
+
+
+@pytest.mark.parametrize("other", ["0.1", None, True, [0.1]], ids=str)
+def test_noise_plus_what_is_no_noise_is_refused(other):
+    for add in (lambda: N.Gaussian(0.1) + other, lambda: other + N.Gaussian(0.1)):
+        with pytest.raises(TypeError):
+            add()
 
 
 NAMES = {
@@ -347,11 +352,11 @@ def test_magnitudes_have_names(noises, named):
 
 
 def test_magnitude_at_a_step():
-    assert N.LogNormal(0.5).magnitude_at(3).numpy() == 0.5
+    assert [m.numpy() for m in N.LogNormal(0.5).magnitudes_at(3)] == [0.5]
     both = N.StuckAt(0.25) + N.Gaussian(RAMP)
-    assert both.magnitude == (0.25, RAMP)
-    assert both.magnitude_at(15).dtype == tf.float32
-    np.testing.assert_allclose(both.magnitude_at(tf.constant(15)), [0.25, 0.1])
+    assert both.magnitudes == (0.25, RAMP)
+    assert [m.dtype for m in both.magnitudes_at(15)] == [tf.float32] * 2
+    np.testing.assert_allclose(both.magnitudes_at(tf.constant(15)), [0.25, 0.1])
 
 
 # Gradients, dtypes, graphs -------------------------------------------------------------------------
@@ -464,7 +469,7 @@ def test_many_variables_at_once():
         tf.constant(normal(shape), ("float32", "float64")[len(shape) % 2]) for shape in shapes
     ]
     noise = N.Gaussian(0.1, "max") + N.Quantization(3, 0.5)
-    together = perturb(noise, targets, values, seed=1, step=2, magnitude=noise.magnitude_at(2))
+    together = perturb(noise, targets, values, seed=1, step=2, magnitudes=noise.magnitudes_at(2))
     for t, w, x in zip(targets, values, together, strict=True):
         assert (x.shape, x.dtype) == (w.shape, w.dtype)
         np.testing.assert_array_equal(x, noisy(noise, w, 2, 1, t.start))
@@ -491,9 +496,9 @@ def test_kept_numbers_perturb_as_fresh_ones_do_to_the_bit(noise, shape):
     @tf.function
     def perturbed(keep, **settings):
         kept = [draw(noise, targets, **settings)] if keep else None
-        magnitudes = [noise.magnitude_at(0)]
+        magnitudes = [noise.magnitudes_at(0)]
         return perturb_assigned(
-            [(noise, targets)], [w], **settings, magnitudes=magnitudes, draws=kept
+            [(noise, targets)], [w], **settings, magnitudes=magnitudes, numbers=kept
         )
 
     # Tensors, as in training: of constants, Grappler draws in advance, and plainly.
@@ -509,16 +514,17 @@ def test_exact_gaussian_noise_is_that_of_the_other_to_rounding():
 
 
 def test_half_of_the_noise_is_below_what_its_resolution_is_judged_by():
-    laws = {
-        "normal": stats.norm(),
-        "exact_normal": stats.norm(),
-        "truncated_normal": stats.truncnorm(-2, 2),
-        "uniform": stats.uniform(-1, 2),
+    references = {
+        laws.NORMAL: stats.norm(),
+        laws.EXACT_NORMAL: stats.norm(),
+        laws.TRUNCATED_NORMAL: stats.truncnorm(-2, 2),
+        laws.UNIFORM: stats.uniform(-1, 2),
     }
-    for law, reference in laws.items():
-        number = _HALF[law]
+    for law, reference in references.items():
+        number = law.half_power
         below = reference.expect(np.square, lb=-number, ub=number)
         np.testing.assert_allclose(below, reference.var() / 2, rtol=1e-6)
+        np.testing.assert_allclose(law.stddev, reference.std(), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -545,7 +551,7 @@ def test_noise_below_the_resolution(noise, dtype, lost):
     targets = [Target(variable, None, 0, (0,))]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        warn_below_resolution(noise, targets, noise.magnitude_at(0))
+        warn_below_resolution(noise, targets, noise.magnitudes_at(0))
     messages = [str(w.message) for w in caught if "lost to rounding" in str(w.message)]
     assert bool(messages) == lost
     if lost:
@@ -690,7 +696,7 @@ def test_random_arguments(seed):
             [tf.constant(w)],
             seed=seed,
             step=seed,
-            magnitude=noise.magnitude_at(0),
+            magnitudes=noise.magnitudes_at(0),
         )[0]
         assert x.shape == w.shape
         assert np.all(np.isfinite(x))
@@ -700,5 +706,5 @@ def test_random_arguments(seed):
 def test_replicas_share_no_numbers_however_many_noises_are_composed():
     many = N.Compose([N.Gaussian(0.1)] * 257)
     draws = [draw(many, [target((3,))], seed=1, step=0, replica=r) for r in range(2)]
-    values = np.array([of_member[0] for of_replica in draws for of_member in of_replica])
+    values = np.array(tf.nest.flatten(draws))
     assert len(np.unique(values)) == values.size == 2 * 257 * 3

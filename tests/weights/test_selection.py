@@ -143,7 +143,7 @@ def test_scales(make, shape, kept):
     for relative_to, scale in SCALES.items():
         # Of one size everywhere, so that the noise shows its scale.
         noise = noises.Rademacher(0.5, relative_to)
-        noisy = perturb(noise, targets, clean, seed=1, step=2, magnitude=noise.magnitude_at(0))
+        noisy = perturb(noise, targets, clean, seed=1, step=2, magnitudes=noise.magnitudes_at(0))
         for target, w, after in zip(targets, clean, noisy, strict=True):
             w = np.asarray(w, "float64")
             axes = tuple(i for i in range(w.ndim) if i not in kept[target.variable.name])

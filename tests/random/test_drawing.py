@@ -9,13 +9,13 @@ import pytest
 import tensorflow as tf
 from scipy import special, stats
 
-from keras_weightnoise._random import sampling
+from keras_weightnoise._random import drawing, generator, kernels, laws, seeds
 
 MILLION = (1000, 1000)
 LAWS = {
-    "normal": stats.norm(),
-    "truncated_normal": stats.truncnorm(-2, 2),
-    "uniform": stats.uniform(-1, 2),
+    laws.NORMAL: stats.norm(),
+    laws.TRUNCATED_NORMAL: stats.truncnorm(-2, 2),
+    laws.UNIFORM: stats.uniform(-1, 2),
 }
 
 
@@ -26,12 +26,12 @@ def _fresh():
 
 @functools.lru_cache(16)
 def draw(law, seed=0, step=0, start=0, shape=MILLION, stream=0):
-    key = sampling.make_key(seed, step)
-    return sampling.draw(law, key, [start], [shape], stream)[0].numpy()
+    key = generator.make_key(seed, step)
+    return drawing.draw(law, key, [start], [shape], stream)[0].numpy()
 
 
 @pytest.mark.parametrize("seed", [0, 12345])
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("law", LAWS, ids=str)
 def test_law(law, seed):
     x = draw(law, seed).astype("float64").ravel()
     reference = LAWS[law]
@@ -47,22 +47,22 @@ def test_law(law, seed):
 
 @pytest.mark.parametrize("seed", [0, 12345])
 def test_sign(seed):
-    x = draw("sign", seed)
+    x = draw(laws.SIGN, seed)
     assert set(np.unique(x)) == {-1.0, 1.0}
     assert stats.binomtest(int((x > 0).sum()), x.size).pvalue > 0.01
 
 
 @pytest.mark.parametrize("sigmas", [3.0, 4.0, 4.5])
 def test_tails_of_the_normal(sigmas):
-    x = np.abs(np.concatenate([draw("normal", seed) for seed in range(4)]))
+    x = np.abs(np.concatenate([draw(laws.NORMAL, seed) for seed in range(4)]))
     assert stats.binomtest(int((x > sigmas).sum()), x.size, 2 * stats.norm.sf(sigmas)).pvalue > 0.01
 
 
 @pytest.mark.parametrize(
-    ("law", "mass"), [("normal", 1.0), ("truncated_normal", special.erf(2**0.5))]
+    ("law", "mass"), [(laws.NORMAL, 1.0), (laws.TRUNCATED_NORMAL, special.erf(2**0.5))]
 )
 def test_inverse_of_the_distribution_function(law, mass):
-    u = draw("uniform").astype("float64")
+    u = draw(laws.UNIFORM).astype("float64")
     central = np.abs(u) < 0.999
     exact = special.ndtri((u[central] * mass + 1) / 2)
     np.testing.assert_allclose(draw(law)[central], exact, atol=2e-5)
@@ -79,12 +79,12 @@ def test_exact_normal():
     )
     upper = (bits.astype("float64") + 2**31 + 0.5) / 2**32
     expected = np.where(upper < 0.5, special.ndtri(upper), -special.ndtri(1.0 - upper))
-    exact = sampling._exact_normal(tf.constant(bits, tf.int32))
+    exact = laws.EXACT_NORMAL.transform(tf.constant(bits, tf.int32))
     np.testing.assert_allclose(exact, expected, rtol=1e-7)
-    np.testing.assert_allclose(sampling._normal(tf.constant(bits, tf.int32)), exact, atol=1e-5)
-    x = draw("exact_normal", shape=(300, 400))
-    np.testing.assert_allclose(x, draw("normal", shape=(300, 400)), rtol=0, atol=1e-5)
-    assert np.any(x != draw("normal", shape=(300, 400)))
+    np.testing.assert_allclose(laws.NORMAL.transform(tf.constant(bits, tf.int32)), exact, atol=1e-5)
+    x = draw(laws.EXACT_NORMAL, shape=(300, 400))
+    np.testing.assert_allclose(x, draw(laws.NORMAL, shape=(300, 400)), rtol=0, atol=1e-5)
+    assert np.any(x != draw(laws.NORMAL, shape=(300, 400)))
 
 
 def related(x, y):
@@ -106,12 +106,12 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("law", [*LAWS, "sign"])
+@pytest.mark.parametrize("law", [*LAWS, laws.SIGN], ids=str)
 @pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
 def test_draws_are_independent(law, other):
     where = {"seed": 7, "step": 3, "shape": (300, 1000)}
     x, y = draw(law, **where), draw(law, **{**where, **other})
-    if law == "sign":
+    if law == laws.SIGN:
         assert abs(np.mean(x * y)) < 5 / np.sqrt(x.size)
     else:
         assert related(x.astype("float64"), y.astype("float64")) < 5
@@ -119,29 +119,29 @@ def test_draws_are_independent(law, other):
 
 @pytest.mark.parametrize("lag", [1, 2, 3, 4, 1024, 1000])
 def test_elements_are_independent(lag):
-    x = draw("normal").astype("float64").ravel()
+    x = draw(laws.NORMAL).astype("float64").ravel()
     assert related(x[:-lag], x[lag:]) < 5
 
 
 SHAPES = [(3, 5), (), (7,), (2000, 3), (1,), (5, 1, 4), (100, 300), (3, 5)]
 
 
-@pytest.mark.parametrize("law", [*LAWS, "sign"])
+@pytest.mark.parametrize("law", [*LAWS, laws.SIGN], ids=str)
 @pytest.mark.parametrize("chosen", [[0], [1, 2], [0, 7], [2, 4, 6], [6, 3]])
 def test_a_variable_has_its_numbers_whatever_else_is_drawn(law, chosen):
-    starts, key = sampling.offsets(SHAPES), sampling.make_key(5, 6)
-    everything = sampling.draw(law, key, starts, SHAPES)
-    some = sampling.draw(law, key, [starts[i] for i in chosen], [SHAPES[i] for i in chosen])
+    starts, key = drawing.offsets(SHAPES), generator.make_key(5, 6)
+    everything = drawing.draw(law, key, starts, SHAPES)
+    some = drawing.draw(law, key, [starts[i] for i in chosen], [SHAPES[i] for i in chosen])
     for i, x in zip(chosen, some, strict=True):
         assert x.shape == SHAPES[i]
         # Equal to rounding: many at once are drawn by XLA.
         np.testing.assert_allclose(x, everything[i], rtol=0, atol=2e-6)
 
 
-LARGE = (sampling._LARGE // 1001 + 1, 1001)  # Not a multiple of any row.
+LARGE = (drawing._LARGE // 1001 + 1, 1001)  # Not a multiple of any row.
 
 
-@pytest.mark.parametrize("law", [*LAWS, "sign"])
+@pytest.mark.parametrize("law", [*LAWS, laws.SIGN], ids=str)
 @pytest.mark.parametrize(
     "shapes",
     [
@@ -155,26 +155,26 @@ LARGE = (sampling._LARGE // 1001 + 1, 1001)  # Not a multiple of any row.
 )
 @pytest.mark.parametrize("xla", [True, False])
 def test_added_numbers_are_those_drawn_to_the_bit(law, shapes, xla, monkeypatch):
-    monkeypatch.setattr(sampling, "xla_works", lambda: xla)
-    starts, key, scale = sampling.offsets(shapes), sampling.make_key(5, 6), tf.constant(0.3)
+    monkeypatch.setattr(kernels, "xla_works", lambda: xla)
+    starts, key, scale = drawing.offsets(shapes), generator.make_key(5, 6), tf.constant(0.3)
     rng = np.random.default_rng(0)
     w = [tf.constant(rng.normal(size=shape), tf.float32) for shape in shapes]
-    draws = sampling.draw(law, key, starts, shapes)
-    added = sampling.add(law, key, starts, w, scale)
+    draws = drawing.draw(law, key, starts, shapes)
+    added = drawing.add(law, key, starts, w, scale)
     for i in range(len(w)):
         np.testing.assert_array_equal(added[i], w[i] + scale * draws[i], strict=True)
     for most in (10**9, 1000):  # All are double, or the small ones, drawn beside large ones or not.
         wide = [tf.float64 if tf.size(each) < most else tf.float32 for each in w]
-        added = sampling.add(law, key, starts, list(map(tf.cast, w, wide)), scale)
+        added = drawing.add(law, key, starts, list(map(tf.cast, w, wide)), scale)
         for i in range(len(w)):
             expected = tf.cast(w[i], wide[i]) + tf.cast(scale * draws[i], wide[i])
             np.testing.assert_array_equal(added[i], expected, strict=True)
 
 
-@pytest.mark.parametrize("law", [*LAWS, "sign"])
+@pytest.mark.parametrize("law", [*LAWS, laws.SIGN], ids=str)
 def test_added_numbers_under_xla(law):
     def added(w, scale):
-        return sampling.add(law, sampling.make_key(5, 6), [64], [w], scale)[0]
+        return drawing.add(law, generator.make_key(5, 6), [64], [w], scale)[0]
 
     arguments = tf.zeros(LARGE), tf.constant(0.3)
     result = tf.function(added, jit_compile=True)(*arguments)
@@ -182,45 +182,45 @@ def test_added_numbers_under_xla(law):
 
 
 def test_added_numbers_are_the_same_in_each_replica():
-    starts, scale = sampling.offsets([LARGE]), tf.constant(0.3)
+    starts, scale = drawing.offsets([LARGE]), tf.constant(0.3)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
     @tf.function
     def added(seed):
-        key = sampling.make_key(seed, 6)
-        return strategy.run(lambda: sampling.add("normal", key, starts, [tf.zeros(LARGE)], scale))
+        key = generator.make_key(seed, 6)
+        return strategy.run(lambda: drawing.add(laws.NORMAL, key, starts, [tf.zeros(LARGE)], scale))
 
-    (alone,) = sampling.add("normal", sampling.make_key(5, 6), starts, [tf.zeros(LARGE)], scale)
+    (alone,) = drawing.add(laws.NORMAL, generator.make_key(5, 6), starts, [tf.zeros(LARGE)], scale)
     (each,) = added(tf.constant(5))
     for x in strategy.experimental_local_results(each):
         np.testing.assert_array_equal(x, alone)
 
 
 def test_no_two_variables_share_numbers():
-    starts = sampling.offsets(SHAPES)
-    draws = sampling.draw("uniform", sampling.make_key(5, 6), starts, SHAPES)
+    starts = drawing.offsets(SHAPES)
+    draws = drawing.draw(laws.UNIFORM, generator.make_key(5, 6), starts, SHAPES)
     values = np.concatenate([x.numpy().ravel() for x in draws])
     # Of n values on 2^24 or more, about n^2 / 2^25 coincide.
     assert len(values) - len(np.unique(values)) < 2 * len(values) ** 2 / 2**25 + 5
 
 
-@pytest.mark.parametrize("law", [*LAWS, "sign"])
+@pytest.mark.parametrize("law", [*LAWS, laws.SIGN], ids=str)
 @pytest.mark.parametrize("shapes", [[(0, 3)], [(5,), (0,), (70,)], [(0,), (300, 40)]], ids=str)
 def test_a_variable_without_elements(law, shapes):
-    starts, key = sampling.offsets(shapes), sampling.make_key(5, 6)
-    draws = sampling.draw(law, key, starts, shapes)
+    starts, key = drawing.offsets(shapes), generator.make_key(5, 6)
+    draws = drawing.draw(law, key, starts, shapes)
     assert [tuple(x.shape) for x in draws] == shapes
     # The others have what they have without it.
     others = [i for i, x in enumerate(shapes) if 0 not in x]
-    alone = sampling.draw(law, key, [starts[i] for i in others], [shapes[i] for i in others])
+    alone = drawing.draw(law, key, [starts[i] for i in others], [shapes[i] for i in others])
     for i, x in zip(others, alone, strict=True):
         np.testing.assert_allclose(x, draws[i], rtol=0, atol=2e-6)
     batch = tf.constant(0)
-    assert tf.function(lambda n: sampling.draw_shape(law, key, 0, [n, 3]))(batch).shape == (0, 3)
+    assert tf.function(lambda n: drawing.draw_shape(law, key, 0, [n, 3]))(batch).shape == (0, 3)
 
 
 def test_offsets():
-    starts = sampling.offsets(SHAPES)
+    starts = drawing.offsets(SHAPES)
     sizes = [int(np.prod(shape)) for shape in SHAPES]
     assert all(a + n <= b for a, n, b in zip(starts, sizes, starts[1:], strict=False))
     assert all(start % 64 == 0 for start in starts)
@@ -240,15 +240,15 @@ def test_the_generator_is_threefry(counter, key, output, compiled):
     def pair(words):
         return tf.constant(words[0] + words[1] * 2**32, tf.uint64)
 
-    generator = (
-        tf.function(sampling._threefry, jit_compile=True) if compiled else sampling._threefry
-    )
-    assert int(generator(pair(key), pair(counter))) == int(pair(output))
+    threefry = generator.threefry
+    if compiled:
+        threefry = tf.function(threefry, jit_compile=True)
+    assert int(threefry(pair(key), pair(counter))) == int(pair(output))
 
 
 def test_the_bits_are_those_of_tensorflow():
     """TensorFlow has the generator in XLA alone, and its first words before all second ones."""
-    key, n = sampling.make_key(12, 34), 2048
+    key, n = generator.make_key(12, 34), 2048
 
     @tf.function(jit_compile=True)
     def theirs():
@@ -260,20 +260,20 @@ def test_the_bits_are_those_of_tensorflow():
             dtype=tf.int32,
         )
 
-    ours = sampling._words(sampling._bits(key, sampling._counter(0), 2 * n))
+    ours = generator.as_words(generator.make_pairs(key, generator.make_counter(0), 2 * n))
     np.testing.assert_array_equal(tf.reshape(ours, [n, 2]), tf.transpose(theirs()))
 
 
-@pytest.mark.parametrize("law", [*LAWS, "sign"])
+@pytest.mark.parametrize("law", [*LAWS, laws.SIGN], ids=str)
 @pytest.mark.parametrize("stream", [0, 3])
 def test_same_numbers_under_xla(law, stream):
     def numbers(seed, step):
-        return sampling.draw(law, sampling.make_key(seed, step), [128], [(300, 70)], stream)[0]
+        return drawing.draw(law, generator.make_key(seed, step), [128], [(300, 70)], stream)[0]
 
     arguments = tf.constant(9), tf.constant(10**10)
     eager = numbers(*arguments)
     # The polynomials' rounding grows with the value.
-    tolerance = {"rtol": 0, "atol": 2e-6} if "normal" in law else {"rtol": 0}
+    tolerance = {"rtol": 0, "atol": 2e-6} if "normal" in law.name else {"rtol": 0}
     np.testing.assert_allclose(tf.function(numbers)(*arguments), eager, **tolerance)
     np.testing.assert_allclose(
         tf.function(numbers, jit_compile=True)(*arguments), eager, **tolerance
@@ -282,28 +282,28 @@ def test_same_numbers_under_xla(law, stream):
 
 @pytest.mark.parametrize("dtype", [tf.int32, tf.int64, tf.uint64])
 def test_key_is_seed_and_step_modulo(dtype):
-    assert int(sampling.make_key(tf.constant(3, dtype), tf.constant(4, dtype))) == 3 * 2**32 + 4
-    high = sampling.make_key(tf.constant(3 + 2**32, tf.int64), tf.constant(4 + 2**32, tf.int64))
+    assert int(generator.make_key(tf.constant(3, dtype), tf.constant(4, dtype))) == 3 * 2**32 + 4
+    high = generator.make_key(tf.constant(3 + 2**32, tf.int64), tf.constant(4 + 2**32, tf.int64))
     assert int(high) == 3 * 2**32 + 4
 
 
 @pytest.mark.parametrize("probability", [1e-4, 0.01, 0.3, 0.5, 0.999])
 def test_occurs_with_its_probability(probability):
-    hits = int(np.sum(sampling.occurs(draw("uniform", 1), probability)))
+    hits = int(np.sum(laws.occurs(draw(laws.UNIFORM, 1), probability)))
     assert stats.binomtest(hits, 10**6, probability).pvalue > 0.01
 
 
 @pytest.mark.parametrize("u", [-1.0, 1.0, 2.0**-32, -(2.0**-32)])
 def test_certain_and_impossible_events(u):
     # The extremes of the law; it is never 0.
-    assert bool(sampling.occurs(tf.constant(u), 1.0))
-    assert not bool(sampling.occurs(tf.constant(u), 0.0))
-    assert not np.any(draw("uniform") == 0)
+    assert bool(laws.occurs(tf.constant(u), 1.0))
+    assert not bool(laws.occurs(tf.constant(u), 0.0))
+    assert not np.any(draw(laws.UNIFORM) == 0)
 
 
 def test_choice():
     choose = tf.function(
-        lambda steps: tf.map_fn(lambda step: sampling.choose(sampling.make_key(3, step), 7), steps)
+        lambda steps: tf.map_fn(lambda step: drawing.choose(generator.make_key(3, step), 7), steps)
     )
     chosen = choose(tf.range(20_000, dtype=tf.int64)).numpy()
     assert stats.chisquare(np.bincount(chosen, minlength=7)).pvalue > 0.01
@@ -312,8 +312,8 @@ def test_choice():
 
 @pytest.mark.parametrize("seed", [None, 0, 1, 2**32 - 1])
 def test_seeds(seed):
-    assert sampling.check_seed(seed) == seed
-    assert 0 <= sampling.resolve_seed(seed) < 2**32
+    assert seeds.check_seed(seed) == seed
+    assert 0 <= seeds.resolve_seed(seed) < 2**32
 
 
 @pytest.mark.parametrize(
@@ -322,15 +322,15 @@ def test_seeds(seed):
 )
 def test_bad_seeds(seed, error):
     with pytest.raises(error, match=f"Invalid `seed`.*Received: seed={seed}"):
-        sampling.check_seed(seed)
+        seeds.check_seed(seed)
 
 
 def test_seed_is_drawn_from_the_global_one():
     keras.utils.set_random_seed(3)
-    first = sampling.resolve_seed(None)
-    assert sampling.resolve_seed(None) != first
+    first = seeds.resolve_seed(None)
+    assert seeds.resolve_seed(None) != first
     keras.utils.set_random_seed(3)
-    assert sampling.resolve_seed(None) == first
+    assert seeds.resolve_seed(None) == first
     state = random.getstate()
-    sampling.resolve_seed(7)
+    seeds.resolve_seed(7)
     assert random.getstate() == state

@@ -1,0 +1,226 @@
+"""Stateless in-graph random numbers: every element of every variable has its own.
+
+A draw is a pure function of `(seed, step, position)`. `seed` and `step` are the key of the generator and
+the element's position in the model, counted over all of `model.variables`, is its counter. So no two
+elements share a stream, a variable's numbers do not depend on which others are perturbed, and one call can
+draw for many variables at once.
+"""
+
+from collections.abc import Sequence
+from math import prod
+
+import tensorflow as tf
+
+from keras_weightnoise._random import generator, kernels, laws
+from keras_weightnoise._random.generator import ROW
+from keras_weightnoise._random.laws import Law
+from keras_weightnoise._types import Tensor
+
+_ALIGNMENT = 64  # Elements: pieces of a draw that start on 256 bytes are views, not copies.
+_LARGE = 750_000  # Elements: fewer are not worth a kernel compiled for their number.
+_BATCH = 128  # Examples: what is assumed of a batch whose size is not known.
+_CHOICE = 2**24 - 1  # The stream of `choose`, past those that noises count up from 0.
+
+
+def offsets(shapes: Sequence[Sequence[int]]) -> list[int]:
+    """The position, in elements, at which each of these variables begins."""
+    starts, end = [], 0
+    for shape in shapes:
+        starts.append(end)
+        end += -(-prod(shape) // _ALIGNMENT) * _ALIGNMENT
+    return starts
+
+
+def draw(
+    law: Law,
+    key: Tensor,
+    starts: Sequence[int],
+    shapes: Sequence[Sequence[int]],
+    stream: int = 0,
+) -> list[Tensor]:
+    """Draws one `float32` tensor per variable.
+
+    Args:
+        law: One of those in `laws`.
+        key: What `generator.make_key` returns.
+        starts: For each variable, where it begins: see `offsets`.
+        shapes: For each variable, its shape.
+        stream: An int below 2^24: draws of different streams are independent.
+
+    Returns:
+        A list of `float32` tensors of these shapes.
+    """
+    results: list[Tensor] = []
+    for run in _runs(starts, shapes):
+        words, compiled = _words_of(run, key, starts, shapes, stream)
+        begins = [starts[i] - starts[run[0]] for i in run]
+        numbers = kernels.transform_kernel(law, compiled)(words)
+        results += _cut(numbers, begins, [shapes[i] for i in run])
+    return results
+
+
+def add(
+    law: Law,
+    key: Tensor,
+    starts: Sequence[int],
+    values: Sequence[Tensor],
+    scale: Tensor,
+    stream: int = 0,
+) -> list[Tensor]:
+    """Adds random numbers to the values of variables: w + scale * n, with what `draw` returns for n.
+
+    The same to the bit, but where an outer graph is compiled; and faster: where nearly all are in large
+    variables, it is the pass that draws them which adds.
+
+    Args:
+        law: See `draw`.
+        key: What `generator.make_key` returns.
+        starts: For each variable, where it begins: see `offsets`.
+        values: For each variable, what is added to, `float32` or `float64`.
+        scale: A `float32` scalar.
+        stream: See `draw`.
+
+    Returns:
+        A list of tensors like the values.
+    """
+    shapes = [tuple(value.shape) for value in values]
+    results = list(values)
+    for run in _runs(starts, shapes):
+        words, compiled = _words_of(run, key, starts, shapes, stream)
+        begins = [starts[i] - starts[run[0]] for i in run]
+        large = _large(run, values) if compiled else []
+        rest = [i for i in run if i not in large]
+        if large:
+            rows = _split_rows(words, begins, [shapes[i] for i in run])
+            pieces = dict(zip(run, rows, strict=True))
+            for i in large:
+                own, value = tf.reshape(pieces[i], [-1]), tf.reshape(values[i], [-1])
+                added = kernels.add_kernel(law)(own[: prod(shapes[i])], scale, value)
+                results[i] = tf.reshape(added, shapes[i])
+            if not rest:
+                continue
+            words = tf.concat([pieces[i] for i in rest], 0)
+            begins = offsets([shapes[i] for i in rest])
+        numbers = kernels.transform_kernel(law, compiled)(words, *([scale] if compiled else []))
+        for i, piece in zip(rest, _cut(numbers, begins, [shapes[i] for i in rest]), strict=True):
+            # In plain code, Grappler would move a constant scale into the law, and round otherwise than
+            # of numbers that are kept.
+            n = piece if compiled else scale * piece
+            results[i] = values[i] + tf.cast(n, values[i].dtype)
+    return results
+
+
+def draw_shape(law: Law, key: Tensor, start: int, shape: Sequence[int | Tensor]) -> Tensor:
+    """Draws one `float32` tensor whose shape may be known only when the graph runs.
+
+    The same numbers as `draw` has for a variable of that shape.
+
+    Args:
+        law: See `draw`.
+        key: What `generator.make_key` returns.
+        start: Where it begins: a multiple of what `offsets` aligns to.
+        shape: Its dimensions: ints and scalar `int32` tensors, as `keras.ops.shape` returns.
+    """
+    known = [size for size in shape if isinstance(size, int)]
+    if len(known) == len(shape):
+        return draw(law, key, [start], [known])[0]
+    # A kernel is compiled for each length that occurs: with one unknown, for each size of a batch.
+    compiled = kernels.worth_compiling(prod(known) * _BATCH)
+    length = tf.reduce_prod(shape)
+    pairs = kernels.pairs_kernel(None, compiled)(key, generator.make_counter(start), length)
+    numbers = kernels.transform_kernel(law, compiled)(generator.as_words(pairs))
+    return tf.reshape(tf.reshape(numbers, [-1])[:length], shape)
+
+
+def draw_signs(key: Tensor, start: int, shape: Sequence[int | Tensor]) -> Tensor:
+    """Draws independent signs, -1.0 or 1.0, in a shape that may be known only when the graph runs.
+
+    Where `draw` has an element of the law `SIGN`, this has 32 of them, one for each bit of the word:
+    a quarter of the time.
+
+    Args:
+        key: What `generator.make_key` returns.
+        start: Where it begins: a multiple of what `offsets` aligns to.
+        shape: Its dimensions: ints and scalar `int32` tensors, as `keras.ops.shape` returns.
+    """
+    count = tf.reduce_prod(shape)
+    length = -(-count // 32)
+    pairs = generator.make_pairs(key, generator.make_counter(start), length)
+    words = tf.reshape(generator.as_words(pairs), [-1])[:length]
+    signs = laws.sign(tf.bitwise.left_shift(words[:, None], tf.range(32)))
+    return tf.reshape(tf.reshape(signs, [-1])[:count], shape)
+
+
+def choose(key: Tensor, count: int) -> Tensor:
+    """Draws a scalar `int64` from 0 to `count - 1`, each as likely to within `count` in 2^32."""
+    word, _ = generator.split(
+        generator.make_pairs(key, generator.make_counter(0, _CHOICE), 1)[0, 0]
+    )
+    return tf.cast(word, tf.int64) % count
+
+
+def _runs(starts: Sequence[int], shapes: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Neighbours to draw together: where the gaps cost less than calls of their own."""
+    runs: list[list[int]] = []
+    for i, start in enumerate(starts):
+        if runs:
+            first, last = runs[-1][0], runs[-1][-1]
+            end = starts[last] + prod(shapes[last])
+            if 0 <= start - end <= max(ROW, (end - starts[first]) // 8):
+                runs[-1].append(i)
+                continue
+        runs.append([i])
+    return runs
+
+
+def _words_of(
+    run: Sequence[int],
+    key: Tensor,
+    starts: Sequence[int],
+    shapes: Sequence[Sequence[int]],
+    stream: int,
+) -> tuple[Tensor, bool]:
+    """The words of a run, and whether compiled code makes them, and should make the numbers."""
+    begin, last = starts[run[0]], run[-1]
+    length = starts[last] + prod(shapes[last]) - begin
+    compiled = kernels.worth_compiling(length)
+    counter = generator.make_counter(begin, stream)
+    return generator.as_words(kernels.pairs_kernel(length, compiled)(key, counter)), compiled
+
+
+def _large(run: Sequence[int], values: Sequence[Tensor]) -> list[int]:
+    """Those of a run that get a kernel each, to add to them: none unless they are nearly all of it.
+
+    The rest has to be gathered, which costs more than their share saves where it is more than a tenth.
+    """
+    sizes = {i: values[i].shape.num_elements() for i in run}
+    large = [i for i in run if values[i].dtype == tf.float32 and sizes[i] >= _LARGE]
+    return large if sum(sizes[i] for i in large) >= 0.9 * sum(sizes.values()) else []
+
+
+def _split_rows(
+    words: Tensor, starts: Sequence[int], shapes: Sequence[Sequence[int]]
+) -> list[Tensor]:
+    """The rows that each variable's words or numbers are in, where the first starts at 0: views."""
+    ends = [*starts[1:], words.shape.num_elements()]
+    sizes: list[int] = []  # Of each variable and of the gap behind it, in turn.
+    for start, end, shape in zip(starts, ends, shapes, strict=True):
+        size = -(-prod(shape) // _ALIGNMENT)
+        sizes += size, (end - start) // _ALIGNMENT - size
+    return tf.split(tf.reshape(words, [-1, _ALIGNMENT]), sizes)[::2]  # type: ignore[no-any-return]
+
+
+def _cut(numbers: Tensor, starts: Sequence[int], shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Cuts rows of numbers into variables."""
+    pieces = _split_rows(numbers, starts, shapes)
+    # In a large model, ops are what the first step costs, and constants are ops.
+    constants = {shape: tf.constant(shape, tf.int32) for shape in dict.fromkeys(map(tuple, shapes))}
+    return [
+        tf.reshape(
+            piece
+            if piece.shape.num_elements() == prod(shape)
+            else tf.reshape(piece, [-1])[: prod(shape)],
+            constants[tuple(shape)],
+        )
+        for piece, shape in zip(pieces, shapes, strict=True)
+    ]
