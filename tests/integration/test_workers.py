@@ -101,7 +101,10 @@ def results(folder, draws):
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
     assert cluster(folder) == [0, 0], logs(folder)
-    return {draws: results(folder, draws) for draws in two_workers.DRAWS}
+    return {
+        **{draws: results(folder, draws) for draws in two_workers.DRAWS},
+        "refusals": [path.read_text() for path in folder.glob("worker*/refusal")],
+    }
 
 
 @pytest.mark.parametrize("draws", two_workers.DRAWS)
@@ -125,3 +128,9 @@ def test_a_job_that_lost_a_worker_resumes_and_ends_as_the_uninterrupted(uninterr
     assert len(list(tmp_path.glob("*/own-checkpoints/ckpt-1.index"))) == 2
     assert cluster(tmp_path, *arguments) == [0, 0], logs(tmp_path)
     assert same(results(tmp_path, "own"), uninterrupted["own"])
+
+
+def test_the_callback_refuses_and_says_what_to_do_instead(uninterrupted):
+    assert len(uninterrupted["refusals"]) == 2
+    for refusal in uninterrupted["refusals"]:
+        assert re.search(r"several workers.*`strategy\.run`.*2 replicas, 1 of them", refusal)

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_weightnoise import noises, noisy_call
+from keras_weightnoise import WeightNoiseCallback, noises, noisy_call
 
 SEED, STEPS, BATCH = 3, 6, 4
 DRAWS = ("common", "own")
@@ -93,6 +93,22 @@ def _data(strategy, done):
     return strategy.distribute_datasets_from_function(of_worker)
 
 
+def refusal(strategy):
+    """What `WeightNoiseCallback` says to a `fit`, where Keras comes far enough to ask it."""
+
+    class OwnStep(keras.Sequential):
+        def train_step(self, data):
+            raise NotImplementedError
+
+    with strategy.scope():
+        model = OwnStep([keras.Input((4,)), keras.layers.Dense(1)])
+        model.compile("sgd")  # With a loss, Keras fails before any callback is there.
+    try:
+        model.fit(np.ones((8, 4)), batch_size=4, verbose=0, callbacks=[WeightNoiseCallback(0.1)])
+    except ValueError as error:
+        return str(error)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=pathlib.Path, required=True)
@@ -106,6 +122,7 @@ def main():
     for draws in arguments.draws:
         checkpoints = folder / f"{draws}-checkpoints" if arguments.checkpoint else None
         np.savez(folder / f"{draws}.npz", *train(strategy, draws, checkpoints, arguments.die_after))
+    (folder / "refusal").write_text(str(refusal(strategy)))
 
 
 if __name__ == "__main__":
