@@ -35,7 +35,7 @@ from keras_weightnoise import noises, noisy_call
 
 parser = common.parser(__doc__)
 parser.add_argument("--stddev", type=float, default=0.1, help="of the noise in training / max|w|")
-parser.add_argument("--epochs", type=int, default=2 if os.environ.get("QUICK") else 10)
+parser.add_argument("--epochs", type=int, default=2 if os.environ.get("QUICK") else 8)
 parser.add_argument("--die-after", type=int, help="the epoch in which worker 1 dies (internal)")
 parser.add_argument("--folder", type=pathlib.Path, help="of a worker's results (internal)")
 arguments = parser.parse_args()
@@ -168,7 +168,7 @@ def main():
     print("A job on two workers:", flush=True)
     if not run_job(through):
         sys.exit(f"A worker failed: see {through}/worker*.log")
-    half = (arguments.epochs + 1) // 2
+    half = arguments.epochs // 2 + 1
     print(f"The same job; in epoch {half}, worker 1 dies:", flush=True)
     run_job(cut, "--die-after", str(half))
     print("Started again, from the last checkpoint:", flush=True)

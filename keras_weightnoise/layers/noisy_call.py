@@ -52,6 +52,14 @@ def noisy_call(
     `step=optimizer.iterations` (of a `LossScaleOptimizer`, from its `inner_optimizer`: Keras 3.5 counts
     only there). A call under noise with `training=False` is noisy, too.
 
+    In a function that `strategy.run` runs on several replicas, on one machine or several workers, all
+    replicas see the same noise, as one device would. For noise of each replica's own, add the replica to
+    the seed, and multiply so that no two runs share a draw (to the step it must not be added: schedules
+    are evaluated there):
+
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        seed = seed * strategy.num_replicas_in_sync + replica
+
     Args:
         layer_or_model: A `keras.Layer` or `keras.Model` whose variables exist.
         noise: One of `keras_weightnoise.noises`, or a standard deviation or schedule of it, which means
