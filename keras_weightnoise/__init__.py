@@ -9,7 +9,7 @@ if keras.config.backend() != "tensorflow":
         f"Received: backend={keras.config.backend()!r}"
     )
 
-from keras_weightnoise import constraints, noises, schedules
+from keras_weightnoise import _not_public, constraints, noises, schedules
 from keras_weightnoise.analysis import (
     CalibrationResult,
     RobustnessResult,
@@ -29,6 +29,8 @@ from keras_weightnoise.models import (
     perturbed_weights,
     strip_weight_noise,
 )
+
+_not_public.keep_from_autograph(__name__)
 
 __all__ = [
     "CalibrationResult",

@@ -6,7 +6,9 @@ and Keras 3.5.0, and with TensorFlow 2.21 and Keras 3.15.1.
 """
 
 import contextlib
+import inspect
 import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -106,6 +108,25 @@ def updated_variables(optimizer: Any) -> list[Any]:
 def python_function(function: Callable[..., Any]) -> Callable[..., Any] | None:
     """The Python code of a `tf.function`, or `None` of anything else. It is not in the documentation."""
     return getattr(function, "python_function", None)
+
+
+def keep_from_autograph(package: str) -> None:
+    """Marks the functions and classes of a package as code that AutoGraph does not convert.
+
+    Users call them in a `tf.function`, where AutoGraph would rewrite them, and all that they call: it takes
+    ten times as long to trace, and stumbles over newer Python. `tf.autograph.experimental.do_not_convert`
+    leaves the same mark, but on a function around each: doctest would not find the examples, warnings
+    would name a line of TensorFlow's, and a callable object would be converted nevertheless.
+    """
+    for module in [
+        each for name, each in sys.modules.items() if f"{name}.".startswith(f"{package}.")
+    ]:
+        own = [v for v in vars(module).values() if getattr(v, "__module__", "") == module.__name__]
+        classes: list[Any] = [each for each in own if inspect.isclass(each)]
+        members = [getattr(v, "__func__", v) for cls in classes for v in vars(cls).values()]
+        functions: list[Any] = [each for each in own + members if inspect.isfunction(each)]
+        for code in classes + functions:
+            code.autograph_info__ = None
 
 
 def set_past_tracking(owner: Any, name: str, value: Any) -> None:
