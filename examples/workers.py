@@ -10,7 +10,7 @@ same seed see the same noise, as one machine would; here, each has a seed of its
 gradient is an average over noise, too.
 
 For the same reason there is no state of the noise to save. This script starts two workers on this
-machine, lets one of them die, starts both again from their last checkpoint, and compares with a job that
+machine, lets one of them die, starts both again from the last checkpoint, and compares with a job that
 ran through. `TF_CONFIG` tells each worker who it is; on a cluster, the cluster's manager would set it.
 
 Run it: `python examples/workers.py` (under a minute).
@@ -101,8 +101,8 @@ def train():
         return strategy.distribute_datasets_from_function(of_worker)
 
     checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
-    folder = arguments.folder / f"worker{worker}"
-    manager = tf.train.CheckpointManager(checkpoint, folder, max_to_keep=1)
+    # One for all: those of two workers could be of different epochs.
+    manager = tf.train.CheckpointManager(checkpoint, arguments.folder, max_to_keep=1)
     if manager.latest_checkpoint:
         checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
     done = int(tf.convert_to_tensor(optimizer.iterations)) // steps
@@ -111,17 +111,18 @@ def train():
         if worker == 0:
             print(f"  epoch {epoch:2d}  loss {np.mean(losses):.3f}", flush=True)
         if worker == 1 and epoch == arguments.die_after:
-            os._exit(1)  # Before it could save this epoch.
-        manager.save()
+            os._exit(1)
+        if worker == 0:
+            manager.save()
     weights = [np.asarray(tf.convert_to_tensor(v)) for v in model.variables]
     correct = np.argmax(model(x_test, training=False), axis=-1) == y_test
-    np.savez(folder / "result.npz", correct.mean(), *weights)
+    np.savez(arguments.folder / f"worker{worker}.npz", correct.mean(), *weights)
 
 
 """
 ## Both workers
 
-The folder has a checkpoint of each worker. A job that is started on it again goes on from there.
+The folder, which both share, has the last checkpoint. A job that is started on it again goes on from there.
 """
 
 
@@ -154,7 +155,7 @@ def run_job(folder, *options):
 
 def results(folder):
     """What both workers ended with: their weights, and the accuracy."""
-    files = [np.load(folder / f"worker{index}" / "result.npz") for index in range(2)]
+    files = [np.load(folder / f"worker{index}.npz") for index in range(2)]
     return [[file[name] for name in file.files] for file in files]
 
 

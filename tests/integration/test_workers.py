@@ -125,7 +125,7 @@ def test_a_job_that_lost_a_worker_resumes_and_ends_as_the_uninterrupted(uninterr
     codes = cluster(tmp_path, *arguments, of_second=("--die-after", "3"))
     assert codes[1] == -signal.SIGKILL, logs(tmp_path)
     assert not list(tmp_path.glob("*/own.npz"))
-    assert len(list(tmp_path.glob("*/own-checkpoints/ckpt-1.index"))) == 2
+    assert (tmp_path / "own-checkpoints" / "ckpt-1.index").exists()
     assert cluster(tmp_path, *arguments) == [0, 0], logs(tmp_path)
     assert same(results(tmp_path, "own"), uninterrupted["own"])
 

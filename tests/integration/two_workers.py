@@ -26,7 +26,7 @@ def train(strategy, draws, checkpoints=None, die_after=None):
     Args:
         strategy: A `tf.distribute` strategy of any number of replicas.
         draws: "common" for noise that all replicas share, "own" for noise of each replica's own.
-        checkpoints: Folder of checkpoints, of this worker's own.
+        checkpoints: Folder of checkpoints, common to all workers: the first writes them.
         die_after: Number of steps after which this process kills itself.
 
     Returns:
@@ -73,7 +73,7 @@ def train(strategy, draws, checkpoints=None, die_after=None):
     done = int(tf.convert_to_tensor(optimizer.iterations))
     for number, (x, y) in enumerate(_data(strategy, done), done + 1):
         step(x, y)
-        if manager is not None and number % 2 == 0:
+        if manager is not None and number % 2 == 0 and strategy.cluster_resolver.task_id == 0:
             manager.save()
         if number == die_after:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -120,7 +120,7 @@ def main():
     folder = arguments.folder / f"worker{strategy.cluster_resolver.task_id}"
     folder.mkdir(exist_ok=True)
     for draws in arguments.draws:
-        checkpoints = folder / f"{draws}-checkpoints" if arguments.checkpoint else None
+        checkpoints = arguments.folder / f"{draws}-checkpoints" if arguments.checkpoint else None
         np.savez(folder / f"{draws}.npz", *train(strategy, draws, checkpoints, arguments.die_after))
     (folder / "refusal").write_text(str(refusal(strategy)))
 
