@@ -1,9 +1,31 @@
-"""What a variable is: whether noise can be added to it, and what its axes mean."""
+"""What a variable is: whether it is a kernel, whether noise can be added to it, what its axes mean."""
+
+import re
 
 import keras
 import tensorflow as tf
 
-from keras_weightnoise._weights.reachable import Layer, Variable
+from keras_weightnoise._weights.reachable import Layer, Variable, own_name
+
+# "kernel", "recurrent_kernel", "lora_kernel_a", "reverse_embeddings", ...
+_KERNEL = re.compile(r"(.*_)?(kernel|embeddings)(_[ab])?")
+# "attention_bias", "relative_bias_table", "layer_scale", "gamma_1", ...
+_NO_KERNEL = re.compile(r"(.*_)?(bias(_.*)?|gamma|beta|scale|alpha)(_\d+)?")
+
+
+def is_kernel(variable: Variable) -> bool:
+    """Whether a weight is a kernel: what comes into its layer is multiplied by it.
+
+    That is what Keras calls `kernel` or `embeddings`, of any rank, recurrent, depthwise, pointwise and
+    low-rank (LoRA) ones included; and, in layers that call their weights otherwise, those of rank 2 and
+    above that are not named bias, gamma, beta, scale or alpha.
+    """
+    # By its name, as nothing else tells a `MultiHeadAttention`'s bias, of rank 2, from its kernel, and the
+    # kernel of an `EinsumDense`, of rank 1, from a bias.
+    name = own_name(variable)
+    if _KERNEL.fullmatch(name):
+        return True
+    return len(variable.shape) >= 2 and not _NO_KERNEL.fullmatch(name)
 
 
 def is_float(variable: Variable) -> bool:
@@ -14,30 +36,32 @@ def is_float(variable: Variable) -> bool:
 
 
 def filter_axes(variable: Variable, layer: Layer) -> tuple[int, ...]:
-    """The axes of a variable that one output channel (filter, row) extends over."""
+    """The axes of a variable that one output channel (filter, row) extends over.
+
+    What is no kernel, and what has one axis, counts as one filter.
+    """
     rank = len(variable.shape)
-    if rank < 2 or variable.name == "bias":  # A GRU's has rank 2, an EinsumDense layer's any.
-        kept = set()
-    elif isinstance(layer, keras.layers.Embedding) and variable.name == "embeddings":
-        kept = {0}
-    elif _is_depthwise(variable, layer):
-        kept = {rank - 2, rank - 1}
-    elif isinstance(
-        layer,
-        keras.layers.Conv1DTranspose | keras.layers.Conv2DTranspose | keras.layers.Conv3DTranspose,
-    ):
-        kept = {rank - 2}
-    elif isinstance(layer, keras.layers.EinsumDense):
-        # "abc,cde->abde": the kernel's letters that the output keeps.
-        inputs, output = layer.equation.replace(" ", "").replace("...", "").split("->")
-        kernel = inputs.split(",")[1]
-        kept = {i for i, letter in enumerate(kernel) if letter in output} or {rank - 1}
-    else:
-        kept = {rank - 1}
+    kept = _output_axes(variable, layer) if is_kernel(variable) and rank > 1 else set()
     return tuple(axis for axis in range(rank) if axis not in kept)
 
 
-def _is_depthwise(variable: Variable, layer: Layer) -> bool:
-    return variable.name == "depthwise_kernel" or (
-        isinstance(layer, keras.layers.DepthwiseConv1D | keras.layers.DepthwiseConv2D)
-    )
+def _output_axes(variable: Variable, layer: Layer) -> set[int]:
+    """The axes of a kernel, of rank 2 or above, that tell output channels apart."""
+    name, rank = own_name(variable), len(variable.shape)
+    layers = keras.layers
+    if isinstance(layer, layers.Embedding) and name in ("embeddings", "lora_embeddings_a"):
+        return {0}
+    if name == "depthwise_kernel" or isinstance(
+        layer, layers.DepthwiseConv1D | layers.DepthwiseConv2D
+    ):
+        return {rank - 2, rank - 1}
+    if isinstance(layer, layers.Conv1DTranspose | layers.Conv2DTranspose | layers.Conv3DTranspose):
+        return {rank - 2}
+    if isinstance(layer, layers.EinsumDense):
+        # "abc,cde->abde": the kernel's letters that the output keeps.
+        inputs, output = layer.equation.replace(" ", "").replace("...", "").split("->")
+        letters = inputs.split(",")[1]
+        if name == "lora_kernel_b":  # (rank of the factors, last axis of the kernel)
+            return {1} if letters[-1] in output else {0}
+        return {axis for axis, letter in enumerate(letters) if letter in output}
+    return {rank - 1}

@@ -38,8 +38,13 @@ def learned(root: Layer) -> list[Variable]:
 
 def path(variable: Variable) -> str:
     """A variable's path."""
-    # Before Keras 3.6, a TFSMLayer's variables are TensorFlow's.
+    # Before Keras 3.6, a TFSMLayer's variables are TensorFlow's, named "dense/kernel:0".
     return str(getattr(variable, "path", variable.name))
+
+
+def own_name(variable: Variable) -> str:
+    """A variable's name without those of its layers."""
+    return path(variable).rpartition("/")[2].partition(":")[0]
 
 
 def relative_names(root: Layer, things: Sequence[Layer | Variable]) -> list[str]:
@@ -64,9 +69,7 @@ def relative_names(root: Layer, things: Sequence[Layer | Variable]) -> list[str]
             return str(root.name)
         if isinstance(thing, keras.Layer):
             return "/".join(chains[id(thing)])
-        # Before Keras 3.6, a TFSMLayer's variables are TensorFlow's, named "dense/kernel:0".
-        own = str(thing.name).partition(":")[0]
-        return "/".join([*chains[id(owner[id(thing)])], own])
+        return "/".join([*chains[id(owner[id(thing)])], own_name(thing)])
 
     return [name(each) for each in things]
 

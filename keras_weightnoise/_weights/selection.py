@@ -7,7 +7,7 @@ import keras
 
 from keras_weightnoise._random import drawing
 from keras_weightnoise._weights import reachable, selectors
-from keras_weightnoise._weights.kernels import filter_axes, is_float
+from keras_weightnoise._weights.kernels import filter_axes, is_float, is_kernel
 from keras_weightnoise._weights.reachable import Layer, Variable
 from keras_weightnoise._weights.selectors import Selector
 
@@ -82,8 +82,8 @@ def refuse_self_assigned(root: Layer, targets: Sequence[Target]) -> None:
     selected = {id(target.variable) for target in targets}
     for layer in reachable.sublayers(root):
         if isinstance(layer, keras.layers.SpectralNormalization):
-            for variable in layer.layer.trainable_variables:
-                if id(variable) in selected and len(variable.shape) > 1:
+            for variable in layer.layer.variables:
+                if id(variable) in selected and is_kernel(variable):
                     raise ValueError(self_assigned(variable, layer))
 
 

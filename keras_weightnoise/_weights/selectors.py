@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_weightnoise._weights import reachable
+from keras_weightnoise._weights.kernels import is_kernel
 from keras_weightnoise._weights.reachable import Layer, Variable
 
 Selector = str | Layer | type | Callable[[Variable], bool] | Sequence[Any]
@@ -80,7 +81,7 @@ def matching(
     if isinstance(selector, list | tuple):
         return set().union(*(matching(root, candidates, name, each) for each in selector))
     if selector == "kernels":
-        found = {id(v) for v in candidates if len(v.shape) >= 2}
+        found = {id(v) for v in candidates if is_kernel(v)}
     elif isinstance(selector, str):
         found = _search(root, candidates, selector)
     elif isinstance(selector, keras.Layer):

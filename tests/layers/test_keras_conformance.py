@@ -55,6 +55,9 @@ def stacked_rnn(dtype=None):
 LAYERS = [
     (layers.Dense, {"units": 3, "activity_regularizer": "l2"}, (2, 4), None),
     (layers.EinsumDense, {"equation": "abc,cd->abd", "output_shape": (2, 3)}, (2, 2, 4), None),
+    # Kernels of rank 1.
+    (layers.EinsumDense, {"equation": "ab,b->a", "output_shape": ()}, (2, 32), None),
+    (layers.EinsumDense, {"equation": "ab,b->ab", "output_shape": 4}, (2, 4), None),
     (layers.Embedding, {"input_dim": 5, "output_dim": 3}, (2, 3), "int32"),
     (layers.Conv1D, {"filters": 2, "kernel_size": 2}, (2, 5, 3), None),
     (layers.Conv2D, {"filters": 2, "kernel_size": 2}, (2, 4, 4, 3), None),

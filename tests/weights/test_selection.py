@@ -1,156 +1,14 @@
-"""Which variables are selected, and which axes one output channel of each kind of kernel has."""
+"""Which variables are selected."""
 
 import re
 
 import keras
-import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_weightnoise import noises
 from keras_weightnoise._weights import selection, selectors
-from keras_weightnoise._weights.perturbation import perturb
 
 L = keras.layers
-
-# Layer, input shape, and for each variable the axes that tell its output channels apart.
-KERNELS = {
-    "Dense": (lambda: L.Dense(3), (4,), {"kernel": (1,), "bias": ()}),
-    "Conv1D": (lambda: L.Conv1D(3, 2), (6, 4), {"kernel": (2,), "bias": ()}),
-    "Conv2D": (lambda: L.Conv2D(3, 2), (6, 6, 4), {"kernel": (3,), "bias": ()}),
-    "Conv2D, groups": (lambda: L.Conv2D(4, 2, groups=2), (6, 6, 4), {"kernel": (3,), "bias": ()}),
-    "Conv3D": (lambda: L.Conv3D(3, 2), (4, 4, 4, 2), {"kernel": (4,), "bias": ()}),
-    "Conv1DTranspose": (lambda: L.Conv1DTranspose(3, 2), (6, 4), {"kernel": (1,), "bias": ()}),
-    "Conv2DTranspose": (lambda: L.Conv2DTranspose(3, 2), (6, 6, 4), {"kernel": (2,), "bias": ()}),
-    "Conv3DTranspose": (
-        lambda: L.Conv3DTranspose(3, 2),
-        (4, 4, 4, 2),
-        {"kernel": (3,), "bias": ()},
-    ),
-    "DepthwiseConv1D": (
-        lambda: L.DepthwiseConv1D(2, depth_multiplier=3),
-        (6, 4),
-        {"kernel": (1, 2), "bias": ()},
-    ),
-    "DepthwiseConv2D": (
-        lambda: L.DepthwiseConv2D(2, depth_multiplier=3),
-        (6, 6, 4),
-        {"kernel": (2, 3), "bias": ()},
-    ),
-    "SeparableConv1D": (
-        lambda: L.SeparableConv1D(3, 2, depth_multiplier=2),
-        (6, 4),
-        {"depthwise_kernel": (1, 2), "pointwise_kernel": (2,), "bias": ()},
-    ),
-    "SeparableConv2D": (
-        lambda: L.SeparableConv2D(3, 2, depth_multiplier=2),
-        (6, 6, 4),
-        {"depthwise_kernel": (2, 3), "pointwise_kernel": (3,), "bias": ()},
-    ),
-    "EinsumDense, one output axis": (
-        lambda: L.EinsumDense("ab,bc->ac", 3, bias_axes="c"),
-        (4,),
-        {"kernel": (1,), "bias": ()},
-    ),
-    "EinsumDense, several output axes": (
-        lambda: L.EinsumDense("abc,cde->abde", (None, 2, 3), bias_axes="de"),
-        (5, 4),
-        {"kernel": (1, 2), "bias": ()},
-    ),
-    "EinsumDense, several input axes": (
-        lambda: L.EinsumDense("abcd,cde->abe", (None, 3), bias_axes="e"),
-        (5, 2, 4),
-        {"kernel": (2,), "bias": ()},
-    ),
-    "EinsumDense, output axis first": (
-        lambda: L.EinsumDense("ab,cb->ac", 3),
-        (4,),
-        {"kernel": (0,)},
-    ),
-    "EinsumDense, ellipsis": (
-        lambda: L.EinsumDense("...x,xyz->...yz", (2, 3)),
-        (5, 4),
-        {"kernel": (1, 2)},
-    ),
-    "Embedding": (lambda: L.Embedding(7, 3), (5,), {"embeddings": (0,)}),
-    "SimpleRNN": (
-        lambda: L.SimpleRNN(3),
-        (5, 4),
-        {"kernel": (1,), "recurrent_kernel": (1,), "bias": ()},
-    ),
-    "LSTM": (lambda: L.LSTM(3), (5, 4), {"kernel": (1,), "recurrent_kernel": (1,), "bias": ()}),
-    "GRU": (lambda: L.GRU(3), (5, 4), {"kernel": (1,), "recurrent_kernel": (1,), "bias": ()}),
-    "ConvLSTM1D": (
-        lambda: L.ConvLSTM1D(3, 2),
-        (5, 6, 4),
-        {"kernel": (2,), "recurrent_kernel": (2,), "bias": ()},
-    ),
-    "BatchNormalization": (lambda: L.BatchNormalization(), (4,), {"gamma": (), "beta": ()}),
-    "LayerNormalization": (lambda: L.LayerNormalization(), (4,), {"gamma": (), "beta": ()}),
-    "PReLU": (lambda: L.PReLU(), (4,), {"alpha": ()}),
-}
-
-
-def targets_of(make, shape):
-    layer = make()
-    layer.build((None, *shape))
-    targets = selection.select(layer)
-    rng = np.random.default_rng(0)
-    for target in targets:
-        target.variable.assign(rng.normal(0.3, 1, target.variable.shape))
-    return targets
-
-
-def kept_axes(target):
-    rank = len(target.variable.shape)
-    return tuple(axis for axis in range(rank) if axis not in target.axes)
-
-
-@pytest.mark.parametrize(("make", "shape", "kept"), KERNELS.values(), ids=KERNELS)
-def test_axes(make, shape, kept):
-    found = {target.variable.name: kept_axes(target) for target in targets_of(make, shape)}
-    assert found == kept
-
-
-def test_axes_inside_a_layer_of_layers():
-    attention = L.MultiHeadAttention(2, 3)
-    attention.build((None, 5, 4), (None, 5, 4))
-    found = {t.variable.path.split("/", 1)[1]: kept_axes(t) for t in selection.select(attention)}
-    inputs = {"kernel": (1, 2), "bias": ()}
-    assert found == {
-        **{f"{n}/{k}": v for n in ("query", "key", "value") for k, v in inputs.items()},
-        "attention_output/kernel": (2,),
-        "attention_output/bias": (),
-    }
-
-
-SCALES = {
-    "std": lambda w, axes: np.std(w),
-    "rms": lambda w, axes: np.sqrt(np.mean(w**2)),
-    "max": lambda w, axes: np.max(np.abs(w)),
-    "range": lambda w, axes: np.max(w) - np.min(w),
-    "channel_max": lambda w, axes: np.max(np.abs(w), axes, keepdims=True),
-    "filter_norm": lambda w, axes: np.sqrt(np.sum(w**2, axes, keepdims=True)),
-    "weight": lambda w, axes: np.abs(w),
-    None: lambda w, axes: 1.0,
-}
-
-
-@pytest.mark.parametrize(("make", "shape", "kept"), KERNELS.values(), ids=KERNELS)
-def test_scales(make, shape, kept):
-    targets = targets_of(make, shape)
-    clean = [target.variable.value for target in targets]
-    for relative_to, scale in SCALES.items():
-        # Of one size everywhere, so that the noise shows its scale.
-        noise = noises.Rademacher(0.5, relative_to)
-        noisy = perturb(noise, targets, clean, seed=1, step=2, magnitudes=noise.magnitudes_at(0))
-        for target, w, after in zip(targets, clean, noisy, strict=True):
-            w = np.asarray(w, "float64")
-            axes = tuple(i for i in range(w.ndim) if i not in kept[target.variable.name])
-            expected = np.broadcast_to(0.5 * scale(w, axes), w.shape)
-            np.testing.assert_allclose(
-                np.abs(after - w), expected, rtol=1e-4, atol=1e-6, err_msg=relative_to
-            )
 
 
 def network():
@@ -178,11 +36,10 @@ GRU = {
 }
 EVERYTHING = CONV | NORM | SHARED | HEAD | GRU
 KERNELS_ONLY = {path for path in EVERYTHING if path.endswith("kernel")}
-WEIGHTS = KERNELS_ONLY | {path for path in GRU if path.endswith("bias")}  # Of rank 2.
 
 SELECTIONS = {
     "all": (lambda m: None, lambda m: None, EVERYTHING),
-    "kernels": (lambda m: "kernels", lambda m: None, WEIGHTS),
+    "kernels": (lambda m: "kernels", lambda m: None, KERNELS_ONLY),
     "regex": (lambda m: "conv|head", lambda m: None, CONV | HEAD),
     "regex, end": (
         lambda m: "(?<!recurrent_)kernel$",
@@ -199,7 +56,7 @@ SELECTIONS = {
         CONV | HEAD | SHARED,
     ),
     "exclude": (lambda m: None, lambda m: "both", EVERYTHING - GRU),
-    "exclude a class": (lambda m: "kernels", lambda m: L.GRU, WEIGHTS - GRU),
+    "exclude a class": (lambda m: "kernels", lambda m: L.GRU, KERNELS_ONLY - GRU),
     "exclude what is frozen": (lambda m: "head", lambda m: "frozen", HEAD),
     "exclude a list": (lambda m: None, lambda m: ["bias", L.BatchNormalization], KERNELS_ONLY),
 }
