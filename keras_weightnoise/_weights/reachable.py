@@ -5,11 +5,20 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from keras_weightnoise._not_public import own_trainable_variables
 
 Variable = Any  # keras.Variable; Keras ships no types.
 Layer = Any
+
+# In Keras 3.5 the variables of layers are no `keras.Variable`s, but of the base class of that.
+VARIABLE_TYPES = (keras.Variable.__bases__[0], tf.Variable)
+
+
+def is_variable(value: object) -> bool:
+    """Whether something is a variable of Keras's, or of TensorFlow's."""
+    return isinstance(value, VARIABLE_TYPES)
 
 
 def sublayers(root: Layer) -> list[Layer]:

@@ -8,6 +8,7 @@ from keras_weightnoise._weights import selection, selectors
 from keras_weightnoise._weights.reachable import Layer
 from keras_weightnoise._weights.selection import Target
 from keras_weightnoise._weights.selectors import Selector
+from keras_weightnoise._weights.skipped import warn_of_skipped
 from keras_weightnoise.noises import Noise
 
 Rule = tuple[Selector | None, Noise]
@@ -75,6 +76,8 @@ def assign(
         exclude: A selector of those to leave out.
         frozen: Whether frozen weights are eligible. Defaults to `False`.
 
+    Warns where most of what is selected is not eligible: see `warn_of_skipped`.
+
     Returns:
         A list of pairs `(noise, targets)`, one for each rule. No variable is in two of them;
         variables that no rule matches are in none.
@@ -86,7 +89,7 @@ def assign(
     chosen = [target.variable for target in left]
     assigned = []
     for selector, noise in rules:
-        matched = selectors.matching(root, chosen, "noise", selector)
+        matched = selectors.matching(root, chosen, "noise", selector, frozen=frozen)
         targets = [target for target in left if id(target.variable) in matched]
         if not targets:
             raise ValueError(
@@ -95,4 +98,11 @@ def assign(
             )
         left = [target for target in left if id(target.variable) not in matched]
         assigned.append((noise, targets))
+    warn_of_skipped(
+        root,
+        [target.variable for _, targets in assigned for target in targets],
+        [variables, [selector for selector, _ in rules]],
+        exclude,
+        frozen=frozen,
+    )
     return assigned

@@ -34,7 +34,7 @@ def select(
     variables: Selector | None = None,
     exclude: Selector | None = None,
     *,
-    frozen: bool = False,
+    frozen: bool | None = None,
 ) -> list[Target]:
     """Resolves selectors to float variables of a model or layer.
 
@@ -44,7 +44,7 @@ def select(
         exclude: A selector of those to leave out.
         frozen: Whether weights that are frozen are eligible beside the trainable ones. What a layer
             keeps track of itself, as BatchNormalization its moving statistics, never is.
-            Defaults to `False`.
+            Defaults to `None`: no, and the user has no such argument.
 
     Returns:
         A list of `Target`, each variable once, in the order of `root.variables`.
@@ -57,7 +57,7 @@ def select(
     eligible = {id(v) for v in weights if is_float(v)}
     everything = list(root.variables)
     candidates = [v for v in everything if id(v) in eligible]
-    chosen = selectors.matching(root, candidates, "variables", variables)
+    chosen = selectors.matching(root, candidates, "variables", variables, frozen=frozen)
     # `exclude` may name what is not eligible anyway; only what is not there at all is a mistake.
     left_out = (
         set() if exclude is None else selectors.matching(root, everything, "exclude", exclude)

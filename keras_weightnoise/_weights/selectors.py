@@ -7,9 +7,10 @@ from typing import Any
 import keras
 
 from keras_weightnoise._weights import reachable
-from keras_weightnoise._weights.kernels import is_kernel
+from keras_weightnoise._weights.kernels import is_float, is_kernel
 from keras_weightnoise._weights.reachable import Layer, Variable
 
+# With a `keras.Variable` and a `keras.Layer`, which are `Any`.
 Selector = str | Layer | type | Callable[[Variable], bool] | Sequence[Any]
 
 
@@ -20,9 +21,13 @@ def check_selectors(**selectors: object) -> None:
 
 
 def check_selector(name: str, selector: object) -> None:
-    """Raises unless `selector` is `None`, `"kernels"`, a regular expression searched in
-    `variable.path`, a layer, a layer class, a predicate of a variable, or a list of these."""
-    if selector is None or isinstance(selector, keras.Layer):
+    """Raises unless `selector` is one, or `None`.
+
+    Selectors are `"kernels"` (see `is_kernel`), a regular expression, a variable, a layer, a layer class, a
+    predicate of a variable, and a list of these. A regular expression is searched in `variable.path` and
+    in the variable's name in the model, as `relative_names` has it, with and without the model's own.
+    """
+    if selector is None or isinstance(selector, keras.Layer) or reachable.is_variable(selector):
         return
     if isinstance(selector, str):
         try:
@@ -46,8 +51,8 @@ def check_selector(name: str, selector: object) -> None:
             )
     elif not callable(selector):
         raise TypeError(
-            f'Invalid `{name}`. Expected "kernels", a regular expression, a layer, a layer class, a '
-            "function of a variable, or a list of these. "
+            f'Invalid `{name}`. Expected "kernels", a regular expression, a variable, a layer, a layer '
+            "class, a function of a variable, or a list of these. "
             f"Received: {name}={selector} (of type {type(selector).__name__})"
         )
 
@@ -56,17 +61,22 @@ def serialize(name: str, selector: Selector | None) -> Any:
     """A selector in the form of a config, for `keras.saving.deserialize_keras_object` to read."""
     if isinstance(selector, list | tuple):
         return [serialize(name, each) for each in selector]
-    if isinstance(selector, keras.Layer | type):
+    if isinstance(selector, keras.Layer | type) or reachable.is_variable(selector):
         raise ValueError(
-            "What selects by a layer or a class of layers cannot be saved or cloned: Keras has no way to "
-            "write that down. Expected a regular expression of the variables' paths, or a function "
+            "What selects by a variable, a layer or a class of layers cannot be saved or cloned: Keras has "
+            "no way to write that down. Expected a regular expression of the variables' paths, or a function "
             f"registered with Keras. Received: {name}={selector}"
         )
     return keras.saving.serialize_keras_object(selector)
 
 
 def matching(
-    root: Layer, candidates: Sequence[Variable], name: str, selector: Selector | None
+    root: Layer,
+    candidates: Sequence[Variable],
+    name: str,
+    selector: Selector | None,
+    *,
+    frozen: bool | None = None,
 ) -> set[int]:
     """The ids of the candidates that a selector matches. Raises if there are none.
 
@@ -75,30 +85,40 @@ def matching(
         candidates: The variables to match.
         name: The argument's name, for the error.
         selector: A selector, or `None` for all of them.
+        frozen: What the user's argument of this name is, for the error. Defaults to `None`: there is none.
     """
-    if selector is None:
-        return {id(v) for v in candidates}
     if isinstance(selector, list | tuple):
-        return set().union(*(matching(root, candidates, name, each) for each in selector))
-    if selector == "kernels":
-        found = {id(v) for v in candidates if is_kernel(v)}
-    elif isinstance(selector, str):
-        found = _search(root, candidates, selector)
-    elif isinstance(selector, keras.Layer):
-        found = {id(v) for v in candidates} & {id(v) for v in selector.variables}
-    elif isinstance(selector, type):
-        layers: list[Layer] = [
-            each for each in reachable.sublayers(root) if issubclass(type(each), selector)
-        ]
-        found = {id(v) for v in candidates} & {id(v) for each in layers for v in each.variables}
-    else:
-        found = {id(v) for v in candidates if selector(v)}  # type: ignore[operator]
-    if not found:
+        each_found = (matching(root, candidates, name, each, frozen=frozen) for each in selector)
+        return set().union(*each_found)
+    found = matched(root, candidates, selector)
+    if not found and selector is not None:
+        advice = _advice(root, selector) if frozen is False else ""
         raise ValueError(
             f"`{name}` matches no eligible variable of {root.name!r}. "
-            f"Received: {name}={selector!r}.{listing(root, candidates)}"
+            f"Received: {name}={selector!r}.{advice}{listing(root, candidates)}"
         )
     return found
+
+
+def matched(root: Layer, candidates: Sequence[Variable], selector: Selector | None) -> set[int]:
+    """The ids of the candidates that a selector matches, if any: see `matching`."""
+    ids = {id(v) for v in candidates}
+    if selector is None:
+        return ids
+    if isinstance(selector, list | tuple):
+        return set().union(*(matched(root, candidates, each) for each in selector))
+    if reachable.is_variable(selector):
+        return ids & {id(selector)}
+    if isinstance(selector, keras.Layer):
+        return ids & {id(v) for v in selector.variables}
+    if isinstance(selector, type):
+        layers = [each for each in reachable.sublayers(root) if issubclass(type(each), selector)]
+        return ids & {id(v) for each in layers for v in each.variables}
+    if not isinstance(selector, str):
+        return {id(v) for v in candidates if selector(v)}  # type: ignore[operator]
+    if selector == "kernels":
+        return {id(v) for v in candidates if is_kernel(v)}
+    return _search(root, candidates, selector)
 
 
 def _search(root: Layer, candidates: Sequence[Variable], pattern: str) -> set[int]:
@@ -113,15 +133,34 @@ def _search(root: Layer, candidates: Sequence[Variable], pattern: str) -> set[in
     return found
 
 
+def _advice(root: Layer, selector: Selector) -> str:
+    frozen = [v for v in reachable.learned(root) if is_float(v) and not v.trainable]
+    if not matched(root, frozen, selector):
+        return ""
+    return " What it matches is frozen, which noise reaches with `frozen=True`."
+
+
 def listing(root: Layer, eligible: Sequence[Variable]) -> str:
-    """The variables of a layer, for an error."""
+    """The variables of a layer, and why those that are not eligible are not, for an error."""
     everything = root.variables
     if not everything:
         return " It has no variables."
     ids = {id(v) for v in eligible}
-    names = reachable.relative_names(root, everything)
-    lines = (
-        f"  {name}{'' if id(v) in ids else '  (not eligible)'}"
-        for v, name in zip(everything, names, strict=True)
-    )
+    owners = reachable.owners(root)
+    learned = {id(v) for v in reachable.learned(root)}
+    lines = []
+    for v, name in zip(everything, reachable.relative_names(root, everything), strict=True):
+        reason = "" if id(v) in ids else why_not_eligible(v, owners[id(v)], id(v) in learned)
+        lines.append(f"  {name}{reason and f'  (not eligible: {reason})'}")
     return " Its variables are:\n" + "\n".join(lines)
+
+
+def why_not_eligible(variable: Variable, layer: Layer, learned: bool) -> str:
+    """Why a variable is not eligible for noise, in a few words."""
+    if layer.quantization_mode is not None and not (learned and is_float(variable)):
+        return f"quantized to {layer.quantization_mode}"
+    if not is_float(variable):
+        return f"of dtype {variable.dtype}"
+    if not learned:
+        return "state of its layer, not learned"
+    return "left out by another selector" if variable.trainable else "frozen"

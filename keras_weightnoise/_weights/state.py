@@ -22,9 +22,6 @@ from keras_weightnoise._weights.values import stored_values
 # What their other objects hold is no state of a model: strategies, functions, graphs.
 _LIBRARIES = ("keras", "tensorflow", "numpy", "builtins", "functools")
 
-# The base class of `keras.Variable`. In Keras 3.5 the variables of layers are of that one only.
-_KERAS_VARIABLE = keras.Variable.__bases__[0]
-
 
 class Snapshot:
     """What variables hold at this moment, to put back at any time, any number of times.
@@ -87,7 +84,7 @@ def reachable_variables(model: Layer) -> list[Variable]:
     That is Keras's variables and TensorFlow's, in layers, metrics, seed generators, `tf.Module`s, objects of
     classes of one's own, and containers of these. Optimizers are left out: no call changes them.
     """
-    return _reachable(model, (_KERAS_VARIABLE, tf.Variable))
+    return _reachable(model, reachable.VARIABLE_TYPES)
 
 
 def _reachable(root: Any, kind: Any) -> list[Any]:

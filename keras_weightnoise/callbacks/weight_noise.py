@@ -48,10 +48,11 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
             `steps_per_execution`; under gradient accumulation, the batches of one optimizer step share a
             draw, as one big batch would. `"epoch"`: when an epoch begins. An int n >= 1: every n optimizer
             steps. Defaults to `"batch"`.
-        variables: Which variables: `"kernels"` (rank 2 and above), a regular expression searched in
-            `variable.path`, a layer, a layer class, a function of a variable that returns a bool, or a
-            list of these. `None`: every trainable float variable. Frozen, integer and quantized
-            variables are never perturbed. With LoRA enabled, that leaves the low-rank factors.
+        variables: Which variables: `"kernels"` (what multiplies what comes in, such as kernels and
+            embeddings; never a bias, gamma or beta), a regular expression searched in `variable.path`, a
+            variable, a layer, a layer class, a function of a variable that returns a bool, or a list of
+            these. `None`: every trainable float variable. Frozen, integer and quantized variables are never
+            perturbed. With LoRA enabled, that leaves the low-rank factors.
         exclude: Which of these not, in the same terms. Defaults to `None`.
         one_at_a_time: Whether each draw perturbs one of the variables, chosen at random, in place of
             all. That regularizes without the variance that noise in many layers adds up to (Orvieto et

@@ -11,11 +11,12 @@ import tensorflow as tf
 
 from keras_weightnoise._random import seeds
 from keras_weightnoise._types import Tensor
-from keras_weightnoise._weights import reachable, selection, selectors
+from keras_weightnoise._weights import selection, selectors
 from keras_weightnoise._weights.building import build, built_by_calling
 from keras_weightnoise._weights.reachable import Layer
 from keras_weightnoise._weights.selection import Target
 from keras_weightnoise._weights.selectors import Selector
+from keras_weightnoise._weights.skipped import quantized_kernels
 from keras_weightnoise.layers import _estimators as estimators
 from keras_weightnoise.layers._estimators import Estimator
 from keras_weightnoise.layers._noisy_reads import is_recording
@@ -204,7 +205,7 @@ class WeightNoiseWrapper(keras.layers.Wrapper):  # type: ignore[misc]  # Keras s
             targets = self._select(self.layer) if self.trainable else []
         except ValueError:  # What there was is frozen or quantized now.
             targets = []
-        quantized = [v.path for v in _quantized_kernels(self.layer)]
+        quantized = [v.path for v in quantized_kernels(self.layer)]
         if not self._warned and (quantized or not targets):
             self._warned = True
             what = f"the quantized kernels {quantized}" if quantized else "anything: all is frozen"
@@ -225,7 +226,7 @@ class WeightNoiseWrapper(keras.layers.Wrapper):  # type: ignore[misc]  # Keras s
         try:
             self._select(self.layer, frozen=True)
         except ValueError as error:
-            if not _quantized_kernels(self.layer):
+            if not quantized_kernels(self.layer):
                 raise ValueError(
                     f"`{type(self).__name__}` has nothing to perturb in the layer "
                     f"{self.layer.name!r}. {error}"
@@ -239,13 +240,3 @@ def _not_in_bidirectional(wrapper: WeightNoiseWrapper) -> str:
         f"`keras.layers.Bidirectional` cannot make a backward copy of a `{name}`. Wrap it from outside: "
         f"`{name}(keras.layers.Bidirectional(layer))`."
     )
-
-
-def _quantized_kernels(layer: Layer) -> list[Any]:
-    return [
-        variable
-        for each in reachable.sublayers(layer)
-        if each.quantization_mode is not None
-        for variable in each.variables
-        if len(variable.shape) >= 2 and not tf.as_dtype(variable.dtype).is_floating
-    ]

@@ -30,12 +30,14 @@ class GaussianWeightNoise(WeightNoiseWrapper):
     written. With `training=False` the wrapper is the wrapped layer, bit for bit: saved, exported and
     evaluated models are clean.
 
-    What is perturbed: every trainable float variable of rank 2 or more in the wrapped layer and in the
-    layers inside it, at any depth, or what `variables` selects. That leaves out biases and
-    BatchNormalization's parameters. Never perturbed are BatchNormalization's statistics, frozen weights,
-    and the integer kernels of quantized layers. After `enable_lora` the
-    noise is on the trainable factors. Where nothing is left to perturb (the layer was frozen or
-    quantized after it was built), calls are those of the plain layer, with one warning.
+    What is perturbed: every trainable float kernel in the wrapped layer and in the layers inside it, at any
+    depth, or what `variables` selects. Kernels are the weights that multiply what comes in: recurrent,
+    depthwise and pointwise ones, embeddings, LoRA's factors, and in layers of your own the weights of rank 2
+    and above that are not named bias, gamma, beta, scale or alpha. Biases are none, of whatever rank, nor
+    are the parameters of normalization layers and of PReLU. Never perturbed are BatchNormalization's
+    statistics, frozen weights, and the integer kernels of quantized layers. After `enable_lora` the noise is
+    on the trainable factors. Where nothing is left to perturb (the layer was frozen or quantized after it
+    was built), calls are those of the plain layer, with one warning.
 
     Each output of each example has the mean and variance of weight noise. How the outputs of a batch
     vary together is the `estimator`'s:
@@ -63,10 +65,11 @@ class GaussianWeightNoise(WeightNoiseWrapper):
         relative_to: The scale: `None`, `"std"`, `"rms"`, `"max"`, `"range"`, `"channel_max"`,
             `"filter_norm"` or `"weight"`. See `noises.Gaussian`. Defaults to `None`.
         estimator: `"shared"`, `"flipout"` or `"local_reparameterization"`. Defaults to `"shared"`.
-        variables: Which variables of the wrapped layer: `"kernels"` (rank 2 and above), a regular
-            expression searched in `variable.path`, a layer, a layer class, a function of a variable
-            that returns a bool, or a list of these. `None`: every trainable float variable. With a
-            layer or a class the wrapper cannot be saved or cloned. Defaults to `"kernels"`.
+        variables: Which variables of the wrapped layer: `"kernels"` (what multiplies what comes in, such as
+            kernels and embeddings; never a bias, gamma or beta), a regular expression searched in
+            `variable.path`, a variable, a layer, a layer class, a function of a variable that returns a
+            bool, or a list of these. `None`: every trainable float variable. With a variable, a layer or
+            a class the wrapper cannot be saved or cloned. Defaults to `"kernels"`.
         exclude: Which of these not, in the same terms. Defaults to `None`.
         seed: Int in [0, 2^32), or `None` for one drawn from what `keras.utils.set_random_seed` seeds.
             Defaults to `None`.

@@ -68,9 +68,10 @@ def noisy_call(
         *args: Positional arguments of the call.
         seed: Scalar integer (a Python int, tensor or variable), modulo 2^32.
         step: Scalar integer (a Python int, tensor or variable), modulo 2^32.
-        variables: Which variables: `"kernels"` (rank 2 and above), a regular expression searched in
-            `variable.path`, a layer, a layer class, a function of a variable that returns a bool, or a
-            list of these. `None`: every trainable float variable. Defaults to `None`.
+        variables: Which variables: `"kernels"` (what multiplies what comes in, such as kernels and
+            embeddings; never a bias, gamma or beta), a regular expression searched in `variable.path`, a
+            variable, a layer, a layer class, a function of a variable that returns a bool, or a list of
+            these. `None`: every trainable float variable. Defaults to `None`.
         exclude: Which of these not, in the same terms. Defaults to `None`.
         **kwargs: Keyword arguments of the call.
 

@@ -9,6 +9,7 @@ from keras_weightnoise._weights import selection, selectors
 from keras_weightnoise._weights.reachable import Variable
 from keras_weightnoise._weights.selection import Target
 from keras_weightnoise._weights.selectors import Selector
+from keras_weightnoise._weights.skipped import warn_of_skipped
 from keras_weightnoise._weights.values import stored_values
 from keras_weightnoise.constraints import ClipToStddev
 
@@ -34,10 +35,11 @@ def clip_weights(
         model: A built `keras.Model`, or a layer. If another model that shares layers with it was
             trained before, compile that one anew.
         k: How many standard deviations. Float >= 1. Defaults to `2.0`.
-        variables: Which variables: `"kernels"` (rank 2 and above), a regular expression searched in
-            `variable.path`, a layer, a layer class, a function of a variable that returns a bool, or a
-            list of these. `None`: every trainable float variable. Frozen ones are not trained, and not
-            clipped. Defaults to `"kernels"`.
+        variables: Which variables: `"kernels"` (what multiplies what comes in, such as kernels and
+            embeddings; never a bias, gamma or beta), a regular expression searched in `variable.path`, a
+            variable, a layer, a layer class, a function of a variable that returns a bool, or a list of
+            these. `None`: every trainable float variable. Frozen ones are not trained, and not clipped.
+            Defaults to `"kernels"`.
         exclude: Which of these not, in the same terms. Defaults to `None`.
 
     Returns:
@@ -68,6 +70,7 @@ def clip_weights(
     check_variables(model, "clip")
     targets = selection.select(model, variables, exclude)
     selected = [target.variable for target in targets]
+    warn_of_skipped(model, selected, [variables], exclude, action="clipped")
     for variable in selected:
         if not isinstance(variable.constraint, ClipToStddev | None):
             raise ValueError(

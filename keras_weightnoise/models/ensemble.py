@@ -55,11 +55,12 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
             selectors to such, or a list of pairs: the first selector that matches a variable counts,
             and `None` matches the rest. With magnitude 0 all members are the model.
         members: How many, an int >= 1. Defaults to `16`.
-        variables: Which variables: `"kernels"` (rank 2 and above), a regular expression searched in
-            `variable.path`, a layer, a layer class, a function of a variable that returns a bool, or a
-            list of these. `None`: every float weight, frozen ones included, as `perturb_weights` has it.
-            They are looked up once, here. With a layer or a class the ensemble cannot be saved.
-            Defaults to `None`.
+        variables: Which variables: `"kernels"` (what multiplies what comes in, such as kernels and
+            embeddings; never a bias, gamma or beta), a regular expression searched in `variable.path`, a
+            variable, a layer, a layer class, a function of a variable that returns a bool, or a list of
+            these. `None`: every float weight, frozen ones included, as `perturb_weights` has it. They are
+            looked up once, here. With a variable, a layer or a class the ensemble cannot be
+            saved. Defaults to `None`.
         exclude: Which of these not, in the same terms. Defaults to `None`.
         seed: Integer in [0, 2**32), or `None` for one drawn from what `keras.utils.set_random_seed`
             seeds. Defaults to `0`.

@@ -43,11 +43,12 @@ def perturb_weights(
             `keras_weightnoise.noises`. Or, for different noise in different variables, a mapping from
             selectors to such, or a list of pairs: the first selector that matches a variable counts,
             and `None` matches the rest.
-        variables: Which variables: `"kernels"` (rank 2 and above), a regular expression searched in
-            `variable.path`, a layer, a layer class, a function of a variable that returns a bool, or a
-            list of these. `None`: every float weight, frozen ones included, with LoRA both the kernel
-            and the factors. The statistics of BatchNormalization and other state that layers keep, and
-            the integers of quantized layers, are never perturbed. Defaults to `None`.
+        variables: Which variables: `"kernels"` (what multiplies what comes in, such as kernels and
+            embeddings; never a bias, gamma or beta), a regular expression searched in `variable.path`, a
+            variable, a layer, a layer class, a function of a variable that returns a bool, or a list of
+            these. `None`: every float weight, frozen ones included, with LoRA both the kernel and the
+            factors. The statistics of BatchNormalization and other state that layers keep, and the integers
+            of quantized layers, are never perturbed. Defaults to `None`.
         exclude: Which of these not, in the same terms. Defaults to `None`.
         seed: Integer in [0, 2**32), or `None` for one drawn from what `keras.utils.set_random_seed`
             seeds. Defaults to `None`.

@@ -49,6 +49,12 @@ SELECTIONS = {
     "layer": (lambda m: m.get_layer("both"), lambda m: None, GRU),
     "class": (lambda m: L.Dense, lambda m: None, SHARED | HEAD),
     "base class": (lambda m: L.RNN, lambda m: None, GRU),
+    "variable": (lambda m: m.get_layer("head").kernel, lambda m: None, {"head/kernel"}),
+    "exclude a variable": (
+        lambda m: ["head", m.get_layer("conv").bias],
+        lambda m: [m.get_layer("head").bias],
+        {"head/kernel", "conv/bias"},
+    ),
     "predicate": (lambda m: lambda v: v.shape[0] == 6, lambda m: None, {"head/kernel"}),
     "list": (
         lambda m: [L.Conv2D, "head", m.get_layer("shared")],
@@ -84,8 +90,8 @@ def test_random_numbers_belong_to_the_variable_whatever_is_selected():
 @pytest.mark.parametrize("name", ["variables", "exclude"])
 @pytest.mark.parametrize(
     "nothing",
-    ["hed", L.Conv3D, lambda v: False, ["head", "nowhere"], L.Dense(1)],
-    ids=["regex", "class", "predicate", "second of a list", "foreign layer"],
+    ["hed", L.Conv3D, lambda v: False, ["head", "nowhere"], L.Dense(1), keras.Variable(1.0)],
+    ids=["regex", "class", "predicate", "second of a list", "foreign layer", "foreign variable"],
 )
 def test_nothing_matched(name, nothing):
     with pytest.raises(ValueError, match=f"`{name}` matches no") as info:
@@ -94,12 +100,45 @@ def test_nothing_matched(name, nothing):
     assert f"Received: {name}=" in message
     assert re.search(r"\n  head/kernel\n", message)
     if name == "variables":
-        assert re.search(r"\n  frozen/kernel  \(not eligible\)\n", message)
+        assert re.search(r"\n  frozen/kernel  \(not eligible: frozen\)\n", message)
 
 
-def test_frozen_variables_are_not_selected_by_name():
-    with pytest.raises(ValueError, match="`variables` matches no"):
-        selection.select(network(), "frozen")
+@pytest.mark.parametrize("selector", ["frozen", lambda v: "frozen" in v.path])
+def test_frozen_variables_are_selected_only_if_asked(selector):
+    with pytest.raises(ValueError, match=r"matches no.* frozen, which noise reaches .*frozen=True"):
+        selection.select(network(), selector, frozen=False)
+    with pytest.raises(ValueError, match="`variables` matches no") as info:
+        selection.select(network(), selector)  # By a function without such an argument.
+    assert "frozen=True" not in str(info.value)
+    found = [target.variable.name for target in selection.select(network(), selector, frozen=True)]
+    assert found == ["kernel", "bias"]
+
+
+def test_why_variables_are_not_eligible():
+    layers = [
+        L.Dense(3, name="dense"),
+        L.BatchNormalization(name="norm"),
+        L.Dropout(0.5, name="drop"),
+    ]
+    model = keras.Sequential([keras.Input((3,)), L.Dense(3, name="int"), *layers])
+    model.get_layer("int").quantize("int8")
+    model.get_layer("dense").kernel.trainable = False
+    with pytest.raises(ValueError, match="matches no") as info:
+        selection.select(model, "nowhere")
+    reasons = dict(re.findall(r"\n  (\S+)(?:  \(not eligible: (.*)\))?", str(info.value)))
+    assert reasons == {
+        "int/kernel": "quantized to int8",
+        "int/kernel_scale": "quantized to int8",
+        "int/bias": "",
+        "dense/kernel": "frozen",
+        "dense/bias": "",
+        "norm/gamma": "",
+        "norm/beta": "",
+        "norm/moving_mean": "state of its layer, not learned",
+        "norm/moving_variance": "state of its layer, not learned",
+        "drop/seed_generator_state": reasons["drop/seed_generator_state"],
+    }
+    assert reasons["drop/seed_generator_state"] in ("of dtype int64", "of dtype uint32")
 
 
 def test_frozen_weights_where_they_are_eligible():
@@ -142,7 +181,9 @@ def test_bad_selectors(selector, error):
         selectors.check_selector("exclude", selector)
 
 
-@pytest.mark.parametrize("selector", [None, "kernels", "a.*b", L.Dense, L.Dense(1), print, ["a"]])
+@pytest.mark.parametrize(
+    "selector", [None, "kernels", "a.*b", L.Dense, L.Dense(1), keras.Variable(1.0), print, ["a"]]
+)
 def test_good_selectors(selector):
     selectors.check_selector("variables", selector)
 
