@@ -76,7 +76,6 @@ def perturb_assigned(
     magnitudes: Sequence[Sequence[Tensor]],
     chip: Tensor = 0,
     replica: int = 0,
-    enabled: Sequence[Tensor] | None = None,
     numbers: Sequence[Numbers] | None = None,
     differentiable: bool = True,
 ) -> list[Tensor]:
@@ -90,7 +89,6 @@ def perturb_assigned(
         magnitudes: For each noise, what its `magnitudes_at` returns.
         chip: See `perturb`.
         replica: See `perturb`.
-        enabled: For each noise, whether it applies, a scalar tensor of a bool. Defaults to `None`: all do.
         numbers: For each noise, what `draw` returns, where it is at hand. Defaults to `None`.
         differentiable: Whether gradients will be asked for. Without, there are fewer ops to trace.
             Defaults to `True`.
@@ -104,9 +102,7 @@ def perturb_assigned(
             own = clean[len(results) : len(results) + len(targets)]
             kept = None if numbers is None else numbers[i]
             noisy = functools.partial(_apply, noise, targets, own, sizes[i], source, kept)
-            on = _is_on(noise, sizes[i])
-            active = on if enabled is None or on is False else tf.logical_and(on, enabled[i])
-            results += _if(active, noisy, own)
+            results += _if(_is_on(noise, sizes[i]), noisy, own)
         return results
 
     if not differentiable:

@@ -1,4 +1,4 @@
-"""One model evaluated many times, on the same data each time, until done or interrupted."""
+"""A model evaluated many times, until done or interrupted."""
 
 import contextlib
 import warnings
@@ -7,85 +7,102 @@ from typing import Any, Literal
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_weightnoise._checks import check_count, check_model
 from keras_weightnoise._random import seeds
+from keras_weightnoise._weights.state import kept_state
+from keras_weightnoise.analysis._recalibration import Recalibration
+from keras_weightnoise.analysis._repeated_data import RepeatedData
 from keras_weightnoise.noises import Noise
 
 Verbose = Literal["auto", 0, 1, 2]
 
 
-class RepeatedData:
-    """What `evaluate` or `predict` takes, to pass on any number of times.
+class Evaluator:
+    """Evaluates a model on the same data each time.
 
     Args:
-        name: The argument's name, for errors.
-        data: A tuple `(x, y)` or `(x, y, sample_weight)` of arrays; a `tf.data.Dataset`, a
-            `keras.utils.PyDataset`, or whatever else Keras takes as `x`. An iterator, which can be
-            read only once, is read here, and its batches are kept.
-        batch_size: Examples in a batch of arrays, or `None`.
-        steps: How many batches to use, or `None` for all.
+        model: A compiled `keras.Model`.
+        data: See `robustness_sweep`.
+        batch_size: See `robustness_sweep`.
+        steps: See `robustness_sweep`.
+        recalibrate: See `robustness_sweep`.
     """
 
     def __init__(
-        self, name: str, data: Any, batch_size: int | None = None, steps: int | None = None
+        self,
+        model: Any,
+        data: Any,
+        batch_size: int | None = None,
+        steps: int | None = None,
+        recalibrate: Any = None,
     ) -> None:
-        for key, value in (("batch_size", batch_size), ("steps", steps)):
-            if value is not None:
-                check_count(key, value)
-        batched = isinstance(data, tf.data.Dataset | keras.utils.PyDataset | Iterator)
-        if batched and batch_size is not None:
+        self._model = model
+        self._data = RepeatedData("data", data, batch_size, steps)
+        self._data.check_targets(model)
+        self.recalibration = None
+        if recalibrate is not None:
+            again = RepeatedData("recalibrate", recalibrate, batch_size, steps)
+            self.recalibration = Recalibration(model, again)
+
+    def clean(self) -> dict[str, float]:
+        """The metrics of the model as it is. One with several values gives a metric for each."""
+        with kept_state(self._model):  # The draws that follow start from the same state.
+            return self._evaluate()
+
+    def noisy(self) -> dict[str, float]:
+        """The metrics of the model under noise: with statistics estimated anew, if that is asked for."""
+        if self.recalibration is None:
+            return self._evaluate()
+        with self.recalibration.recalibrated():
+            return self._evaluate()
+
+    def _evaluate(self) -> dict[str, float]:
+        history = vars(self._model).get("history")
+        try:
+            logs = self._model.evaluate(**self._data.examples(), return_dict=True, verbose=0)
+        finally:
+            # As of Keras 3.5, `evaluate` puts one of its own there.
+            if history is not None:
+                self._model.history = history
+        metrics = {}
+        for name, value in logs.items():
+            values = np.asarray(value)
+            if values.ndim == 0:
+                metrics[name] = float(values)
+            else:
+                metrics |= {f"{name}_{i}": float(each) for i, each in enumerate(values.ravel())}
+        return metrics
+
+
+class Progress:
+    """A progress bar over evaluations.
+
+    Its clock starts at `start`, so that it does not take for typical what the first evaluation costs.
+    """
+
+    def __init__(self, target: int, verbose: Verbose) -> None:
+        if isinstance(verbose, bool) or verbose not in ("auto", 0, 1, 2):
             raise ValueError(
-                f"`{name}` comes in batches of its own. Expected `batch_size=None`. "
-                f"Received: batch_size={batch_size}"
+                f'Invalid `verbose`. Expected "auto", 0, 1 or 2. Received: verbose={verbose!r}'
             )
-        self._batches = _read(name, data, steps) if isinstance(data, Iterator) else None
-        if isinstance(data, tuple) and len(data) not in (2, 3):
-            raise ValueError(
-                f"Invalid `{name}`. Expected a tuple to be (x, y) or (x, y, sample_weight). "
-                f"Received: a tuple of {len(data)}"
+        self._target, self._verbose = target, 1 if verbose == "auto" else verbose
+        self._bar: Any = None
+
+    def start(self) -> None:
+        """Starts the clock, if it does not run."""
+        if self._bar is None:
+            self._bar = keras.utils.Progbar(
+                self._target, verbose=self._verbose, unit_name="evaluation"
             )
-        if (
-            isinstance(data, tf.data.Dataset)
-            and steps is None
-            and data.cardinality() == tf.data.INFINITE_CARDINALITY
-        ):
-            raise ValueError(f"`{name}` has no end. Expected `steps`. Received: steps=None")
-        self._data = () if self._batches is not None else data
-        self._options = {"batch_size": batch_size, "steps": steps}
 
-    def inputs(self) -> dict[str, Any]:
-        """The arguments of `predict`."""
-        if self._batches is not None:
-            return {"x": (batch for batch in self._batches), "steps": len(self._batches)}
-        x = self._data[0] if isinstance(self._data, tuple) else self._data
-        return {"x": x, **self._options}
+    def add(self) -> None:
+        """Counts one evaluation."""
+        self._bar.add(1)
 
-    def examples(self) -> dict[str, Any]:
-        """The arguments of `evaluate`."""
-        if not isinstance(self._data, tuple):
-            return self.inputs()
-        return {**self.inputs(), **dict(zip(("y", "sample_weight"), self._data[1:], strict=False))}
-
-
-def evaluate(model: Any, data: RepeatedData) -> dict[str, float]:
-    """Every metric of `model.evaluate`. One with several values gives a metric for each."""
-    history = vars(model).get("history")
-    try:
-        logs = model.evaluate(**data.examples(), return_dict=True, verbose=0)
-    finally:
-        # As of Keras 3.5, `evaluate` puts one of its own there.
-        if history is not None:
-            model.history = history
-    metrics = {}
-    for name, value in logs.items():
-        values = np.asarray(value)
-        if values.ndim == 0:
-            metrics[name] = float(values)
-        else:
-            metrics |= {f"{name}_{i}": float(each) for i, each in enumerate(values.ravel())}
-    return metrics
+    def finish(self, count: int) -> None:
+        """Shows that it is done, after this many evaluations."""
+        self._bar.update(count, finalize=True)
 
 
 def is_random(noise: Noise) -> bool:
@@ -96,19 +113,8 @@ def is_random(noise: Noise) -> bool:
     )
 
 
-def make_progress(target: int, verbose: Verbose) -> Any:
-    """A progress bar over evaluations."""
-    if isinstance(verbose, bool) or verbose not in ("auto", 0, 1, 2):
-        raise ValueError(
-            f'Invalid `verbose`. Expected "auto", 0, 1 or 2. Received: verbose={verbose!r}'
-        )
-    return keras.utils.Progbar(
-        target, verbose=1 if verbose == "auto" else verbose, unit_name="evaluation"
-    )
-
-
 @contextlib.contextmanager
-def keep_at_interrupt(rows: Sequence[Any]) -> Iterator[None]:
+def keep_at_interrupt(rows: Sequence[Any], stacklevel: int = 4) -> Iterator[None]:
     """Ends at a `KeyboardInterrupt`, with a warning, if there are rows by then."""
     try:
         yield
@@ -118,16 +124,28 @@ def keep_at_interrupt(rows: Sequence[Any]) -> Iterator[None]:
         warnings.warn(
             f"Interrupted. The result is incomplete: it holds the {len(rows)} rows measured so far. "
             "The model's weights are as they were.",
-            stacklevel=4,
+            stacklevel=stacklevel,
         )
 
 
-def check_arguments(model: Any, draws: object, seed: Any) -> None:
-    """Raises unless there is a model to evaluate, in this many draws, of this seed."""
+def check_arguments(model: Any, seed: Any) -> None:
+    """Raises unless there is a model to evaluate, and a seed."""
     check_compiled(model)
-    check_count("draws", draws)
     if seeds.check_seed(seed) is None:
         raise TypeError("Invalid `seed`. Expected an integer. Received: seed=None")
+
+
+def check_draws(draws: Any) -> list[int]:
+    """The numbers of the draws that an int (so many) or a range stands for."""
+    if not isinstance(draws, range):
+        check_count("draws", draws)
+        return list(range(draws))
+    if not draws or min(draws) < 0:
+        raise ValueError(
+            "Invalid `draws`. Expected an integer >= 1, or a range of at least one integer >= 0. "
+            f"Received: draws={draws}"
+        )
+    return sorted(draws)
 
 
 def check_compiled(model: Any) -> None:
@@ -148,23 +166,3 @@ def unique(names: Sequence[str]) -> list[str]:
         seen[name] = seen.get(name, 0) + 1
         result.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return result
-
-
-def _read(name: str, data: Iterator[Any], steps: int | None) -> list[Any]:
-    batches: list[Any] = []
-    # Asked for no more than `steps`: what others read from it goes on where this ended.
-    while steps is None or len(batches) < steps:
-        try:
-            batch = next(data)
-        except StopIteration:
-            break
-        # A generator may fill the same array again.
-        batches.append(
-            keras.tree.map_structure(lambda a: a.copy() if isinstance(a, np.ndarray) else a, batch)
-        )
-    if not batches or (steps is not None and len(batches) < steps):
-        raise ValueError(
-            f"`{name}` ended too soon. Expected {'at least one batch' if steps is None else steps}. "
-            f"Received: {len(batches)} batches"
-        )
-    return batches

@@ -7,10 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_weightnoise._attributes import replaced
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights import reachable
 from keras_weightnoise._weights.values import stored_values
-from keras_weightnoise.analysis._evaluation import RepeatedData
+from keras_weightnoise.analysis._repeated_data import RepeatedData
 
 Calls = list[list[Tensor]]  # For each call of a layer: the batch's size, mean and variance.
 
@@ -103,7 +104,7 @@ class _Observer(keras.Model):  # type: ignore[misc]  # Keras ships no types.
 @contextlib.contextmanager
 def _as_in_training(layer: Any, calls: Calls) -> Iterator[None]:
     """Has a layer behave as in training, whatever it is told, and notes each batch's statistics."""
-    call, momentum, trainable = layer.call, layer.momentum, layer.trainable
+    call, trainable = layer.call, layer.trainable
 
     def observed(inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Any:
         outputs = call(inputs, training=True, mask=mask)
@@ -113,17 +114,14 @@ def _as_in_training(layer: Any, calls: Calls) -> Iterator[None]:
         calls.append([keras.ops.reshape(each, (1, -1)) for each in (size, *statistics)])
         return outputs
 
-    try:
-        layer.momentum = 0.0
-        if not trainable:  # Frozen, it would keep to its statistics.
-            layer.trainable = True
-        layer.call = observed
-        yield
-    finally:
-        layer.momentum = momentum
-        if not trainable:
-            layer.trainable = False
-        vars(layer).pop("call", None)
+    with replaced(layer, momentum=0.0, call=observed):
+        try:
+            if not trainable:  # Frozen, it would keep to its statistics.
+                layer.trainable = True
+            yield
+        finally:
+            if not trainable:
+                layer.trainable = False
 
 
 def _assign(variables: Sequence[Any], values: Sequence[Tensor]) -> None:

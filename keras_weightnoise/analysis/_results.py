@@ -1,51 +1,75 @@
-"""What the results of `robustness_sweep` and `layer_sensitivity` have in common."""
+"""What the results of all analyses have in common."""
 
 import dataclasses
+import html
 import json
 import math
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
+
+from keras_weightnoise._tables import Table
+from keras_weightnoise.analysis._summaries import prefers_high
+from keras_weightnoise.analysis._trials import Measured
+
 R = TypeVar("R", bound="Result")
+D = TypeVar("D", bound="DrawResult")
+
+SCHEMA = 1  # Of the JSON. It grows when a reader of the old form would misread the new one.
 
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Result:
-    """Base class of results: metrics without noise, and a row of metrics for each draw.
+    """Base class of results: they print, show as HTML in notebooks, and turn into pandas and JSON.
 
-    Attributes:
-        clean: The metrics without noise.
-        rows: The measurements.
-        complete: Whether all were made: `False` after an interrupt.
-        higher_is_better: For each metric, whether more is better. Guessed from its name, as Keras's
-            `ModelCheckpoint` does with `mode="auto"`: true for accuracies, AUC, precision, recall,
-            sensitivity, specificity, F scores, IoU, R2, cosine similarity, correlations, and counts of
-            what is true; false for the rest and whatever has "loss" in its name. Change it in place
-            where it is wrong: `result.higher_is_better["psnr"] = True`.
+    A subclass is a frozen dataclass that says what its tables and records are.
     """
 
-    clean: dict[str, float]
-    rows: tuple[Any, ...]
-    complete: bool
-    higher_is_better: dict[str, bool]
+    def _title(self) -> list[str]:
+        """The lines above the tables."""
+        return []
 
-    row: ClassVar[type]  # A dataclass, with `draw` and `metrics` beside what tells rows apart.
+    def _tables(self, top: int | None) -> list[Table]:
+        """The tables, of no more than the `top` most important rows where there may be many."""
+        raise NotImplementedError
+
+    def _records(self) -> list[dict[str, Any]]:
+        """The rows of the `DataFrame`."""
+        raise NotImplementedError
+
+    def table(self, top: int | None = None) -> str:
+        """What is printed, with all rows.
+
+        Args:
+            top: Integer >= 1: leave out all but the most important rows, where there may be many.
+                Printing the result does so with 10. Defaults to `None`: all.
+        """
+        return "\n".join([*self._title(), *(table.to_text() for table in self._tables(top))])
 
     def to_dataframe(self) -> Any:
-        """The rows as a `pandas.DataFrame`, with a column for each metric."""
+        """The result as a `pandas.DataFrame`.
+
+        Raises:
+            ImportError: If pandas is not installed.
+        """
         try:
             import pandas
         except ImportError as error:
             raise ImportError(
                 "`to_dataframe` needs pandas: `pip install keras-weightnoise[dataframe]`."
             ) from error
-        records = [dict(vars(row)) for row in self.rows]
-        return pandas.DataFrame([record | record.pop("metrics") for record in records])
+        return pandas.DataFrame(self._records())
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """The result as JSON, also written to a file if there is a `path`."""
-        content = {"type": type(self).__name__} | dataclasses.asdict(self)
+        """The result as JSON, also written to a file if there is a `path`.
+
+        `"type"` is the class, `"schema"` the version of the form, the rest the attributes. Numbers that JSON
+        does not have are strings: `"nan"`, `"inf"`, `"-inf"`.
+        """
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        content = {"type": type(self).__name__, "schema": SCHEMA} | fields
         text = json.dumps(_to_standard(content), indent=1, allow_nan=False)
         if path is not None:
             pathlib.Path(path).write_text(text, encoding="utf-8")
@@ -59,37 +83,23 @@ class Result:
             source: What `to_json` returned, or a path to it.
 
         Raises:
-            ValueError: If it is the JSON of something else.
+            ValueError: If it is the JSON of something else, or of a later version of the library.
         """
         if not (isinstance(source, str) and source.lstrip().startswith("{")):
             source = pathlib.Path(source).read_text(encoding="utf-8")
         content = json.loads(source)
-        if content.pop("type", None) != cls.__name__:
+        kind, schema = content.pop("type", None), content.pop("schema", SCHEMA)
+        if kind != cls.__name__ or schema > SCHEMA:
             raise ValueError(
-                f"Invalid `source`. Expected what `{cls.__name__}.to_json` returns. "
-                f"Received: source={source[:80]!r}..."
+                f"Invalid `source`. Expected what `{cls.__name__}.to_json` returns, of a schema up to "
+                f"{SCHEMA}. Received: source={source[:80]!r}..."
             )
-        content["clean"] = _from_standard(content["clean"])
-        content["rows"] = tuple(
-            cls.row(**row | {"metrics": _from_standard(row["metrics"])}) for row in content["rows"]
-        )
-        return cls(**content)
+        return cls(**cls._from_standard(content))
 
-    def _metric(self, metric: str | None) -> str:
-        """A metric's name: `None` means the first that is not a loss, or else the first."""
-        if metric is None:
-            return next((name for name in self.clean if "loss" not in name), next(iter(self.clean)))
-        if metric not in self.clean:
-            raise ValueError(
-                f"Invalid `metric`. Expected one of {', '.join(map(repr, self.clean))}. "
-                f"Received: metric={metric!r}"
-            )
-        return metric
-
-    def _damage(self, metric: str, value: float) -> float:
-        """How much worse than without noise a value of a metric is."""
-        change = value - self.clean[metric]
-        return -change if self.higher_is_better[metric] else change
+    @classmethod
+    def _from_standard(cls, content: dict[str, Any]) -> dict[str, Any]:
+        """The constructor's arguments, from what JSON makes of them."""
+        raise NotImplementedError
 
     def __eq__(self, other: object) -> bool:
         # As text, in which NaN equals NaN.
@@ -97,10 +107,113 @@ class Result:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def _title(self, title: str) -> list[str]:
-        if self.complete:
-            return [title]
-        return [title, "INCOMPLETE: interrupted before all draws were evaluated."]
+    def __str__(self) -> str:
+        return self.table(10)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        title = "<br>".join(html.escape(line) for line in self._title())
+        return (f"<p>{title}</p>" if title else "") + "".join(
+            table.to_html() for table in self._tables(10)
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class DrawResult(Result):
+    """Base class of results with a row of metrics for each draw.
+
+    Attributes:
+        clean: The metrics without noise.
+        rows: The measurements.
+        complete: Whether all were made: `False` after an interrupt.
+        higher_is_better: For each metric, whether more is better. Guessed from its name, as Keras's
+            `ModelCheckpoint` does with `mode="auto"`: true for accuracies, AUC, precision, recall,
+            sensitivity, specificity, F scores, IoU, R2, cosine similarity, correlations, and counts of
+            what is true; false for the rest and whatever has "loss" in its name. Change it in place
+            where it is wrong: `result.higher_is_better["psnr"] = True`.
+        settings: What made it: the model's name, a fingerprint of its weights, the noise, the seed, the
+            versions of Keras, TensorFlow and this library.
+    """
+
+    clean: dict[str, float]
+    rows: tuple[Any, ...]
+    complete: bool
+    higher_is_better: dict[str, bool]
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    row: ClassVar[type]  # A dataclass, with `draw` and `metrics` beside what tells rows apart.
+
+    @classmethod
+    def collect(cls: type[D], measured: Measured, settings: dict[str, Any], **more: Any) -> D:
+        """The result of what was measured."""
+        result = cls(
+            clean=measured.clean,
+            rows=tuple(measured.rows),
+            complete=measured.complete,
+            higher_is_better={metric: prefers_high(metric) for metric in measured.clean},
+            settings=settings,
+            **more,
+        )
+        return dataclasses.replace(result, rows=result._sorted(result.rows))
+
+    def __add__(self: D, other: object) -> D:
+        """The result of the draws of both. They must be of one model, on one set of data, with one
+        seed and noise, and have no draw in common."""
+        if not isinstance(other, type(self)):
+            return NotImplemented
+        for name, a, b in (
+            ("clean", self.clean, other.clean),
+            *((key, self.settings.get(key), other.settings.get(key)) for key in self._sums_need()),
+        ):
+            if _to_standard(a) != _to_standard(b):
+                raise ValueError(
+                    "Only results that differ in their draws alone add up: of one model, its weights the "
+                    f"same, on the same data, with the same arguments. Received: {name}={a!r} and {b!r}"
+                )
+        common = {row.draw for row in self.rows} & {row.draw for row in other.rows}
+        if common:
+            raise ValueError(
+                "Only results of different draws add up. Expected `draws=range(...)`s that have none in "
+                f"common. Received: draws={sorted(common)} in both"
+            )
+        return dataclasses.replace(
+            self,
+            rows=self._sorted(self.rows + other.rows),
+            complete=self.complete and other.complete,
+        )
+
+    def _sums_need(self) -> list[str]:
+        """The settings that must agree. A model that is loaded again may have another name."""
+        return [key for key in self.settings if key not in ("model", "versions")]
+
+    def _sorted(self, rows: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The rows in the order of the table."""
+        raise NotImplementedError
+
+    def _records(self) -> list[dict[str, Any]]:
+        records = [dict(vars(row)) for row in self.rows]
+        return [record | record.pop("metrics") for record in records]
+
+    @classmethod
+    def _from_standard(cls, content: dict[str, Any]) -> dict[str, Any]:
+        rows = tuple(
+            cls.row(**row | {"metrics": numbers(row["metrics"])}) for row in content["rows"]
+        )
+        return content | {"clean": numbers(content["clean"]), "rows": rows}
+
+    def _metric(self, metric: str | None) -> str:
+        """A metric's name: `None` means the first that is not a loss, or else the first."""
+        return choose_metric(self.clean, metric)
+
+    def _damage(self, metric: str, value: float) -> float:
+        """How much worse than without noise a value of a metric is."""
+        change = value - self.clean[metric]
+        return -change if self.higher_is_better[metric] else change
+
+    def _incomplete(self) -> list[str]:
+        return [] if self.complete else ["INCOMPLETE: interrupted before all draws were evaluated."]
 
     def _by(self, metric: str, **where: Any) -> dict[int, float]:
         """A metric's values, keyed by draw, in the rows that have these fields."""
@@ -110,31 +223,32 @@ class Result:
             if all(getattr(row, name) == value for name, value in where.items())
         }
 
-    def __repr__(self) -> str:
-        return str(self)
+
+def choose_metric(known: Sequence[str] | dict[str, Any], metric: str | None) -> str:
+    """A metric's name, checked: `None` means the first that is not a loss, or else the first."""
+    if metric is None:
+        return next((name for name in known if "loss" not in name), next(iter(known)))
+    if metric not in known:
+        raise ValueError(
+            f"Invalid `metric`. Expected one of {', '.join(map(repr, known))}. "
+            f"Received: metric={metric!r}"
+        )
+    return metric
 
 
-def make_axes(ax: Any, height: float) -> Any:
-    """`ax`, or new axes of matplotlib if there are none."""
-    if ax is not None:
-        return ax
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError(
-            "`plot` needs matplotlib: `pip install keras-weightnoise[plot]`."
-        ) from error
-    return plt.subplots(figsize=(6.0, height), layout="constrained")[1]
+def numbers(metrics: dict[str, Any]) -> dict[str, float]:
+    """Metrics read from JSON."""
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def _to_standard(value: Any) -> Any:
     """A value in which numbers that JSON does not have are strings."""
+    if dataclasses.is_dataclass(value):
+        return _to_standard(vars(value))
     if isinstance(value, dict):
         return {key: _to_standard(each) for key, each in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _to_standard(value.tolist())
     if isinstance(value, list | tuple):
         return [_to_standard(each) for each in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _from_standard(metrics: dict[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in metrics.items()}

@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -69,19 +68,6 @@ def t_quantile(degrees: int) -> float:
 def prefers_high(metric: str) -> bool:
     """Whether a metric of this name is better when it is higher."""
     return "loss" not in metric.lower() and bool(_HIGHER.search(metric))
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table: the first column to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    return [
-        "  "
-        + "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in (header, *rows)
-    ]
 
 
 def number(value: float) -> str:

@@ -7,11 +7,16 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from keras_weightnoise._tables import Table
+from keras_weightnoise.analysis._plots import make_axes
+from keras_weightnoise.analysis._results import Result
+from keras_weightnoise.analysis._summaries import number
+
 Array = npt.NDArray[Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class CalibrationResult:
+class CalibrationResult(Result):
     """What `calibration_report` returns. It prints as a table.
 
     Attributes:
@@ -34,40 +39,42 @@ class CalibrationResult:
     bin_accuracy: Array
     bin_count: Array
 
-    def __repr__(self) -> str:
-        lines = [
-            f"accuracy {self.accuracy:.4f}   nll {self.nll:.4f}   brier {self.brier:.4f}   "
-            f"ece {self.ece:.4f}   examples {self.bin_count.sum()}",
-            "    bin        confidence  accuracy   count",
-        ]
-        for i in np.flatnonzero(self.bin_count):
-            lines.append(
-                f"({self.edges[i]:.3f}, {self.edges[i + 1]:.3f}]  {self.bin_confidence[i]:8.4f}  "
-                f"{self.bin_accuracy[i]:8.4f}  {self.bin_count[i]:6d}"
+    def _tables(self, top: int | None) -> list[Table]:
+        return [
+            Table(
+                f"accuracy {self.accuracy:.4f}   nll {self.nll:.4f}   brier {self.brier:.4f}   "
+                f"ece {self.ece:.4f}   examples {self.bin_count.sum()}",
+                ("bin", "confidence", "accuracy", "count"),
+                [
+                    [
+                        f"{record['low']:.3f} to {record['high']:.3f}",
+                        number(record["confidence"]),
+                        number(record["accuracy"]),
+                        str(record["count"]),
+                    ]
+                    for record in self._records()
+                    if record["count"]
+                ],
             )
-        return "\n".join(lines)
+        ]
 
-    def to_dataframe(self) -> Any:
-        """Returns the bins as a `pandas.DataFrame`: low, high, confidence, accuracy, count.
+    def _records(self) -> list[dict[str, Any]]:
+        columns = {
+            "low": self.edges[:-1],
+            "high": self.edges[1:],
+            "confidence": self.bin_confidence,
+            "accuracy": self.bin_accuracy,
+            "count": self.bin_count,
+        }
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
-        Raises:
-            ImportError: If pandas is not installed.
-        """
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError(
-                "`to_dataframe` needs pandas: `pip install keras-weightnoise[dataframe]`."
-            ) from error
-        return pandas.DataFrame(
-            {
-                "low": self.edges[:-1],
-                "high": self.edges[1:],
-                "confidence": self.bin_confidence,
-                "accuracy": self.bin_accuracy,
-                "count": self.bin_count,
-            }
-        )
+    @classmethod
+    def _from_standard(cls, content: dict[str, Any]) -> dict[str, Any]:
+        types = {"edges": float, "bin_confidence": float, "bin_accuracy": float, "bin_count": int}
+        return {
+            name: np.asarray(value, types[name]) if name in types else float(value)
+            for name, value in content.items()
+        }
 
     def plot(self, ax: Any = None, label: str | None = None) -> Any:
         """Draws a reliability diagram: accuracy against confidence, a point for each bin.
@@ -85,14 +92,7 @@ class CalibrationResult:
         Raises:
             ImportError: If matplotlib is not installed.
         """
-        try:
-            import matplotlib.pyplot as plt
-        except ImportError as error:
-            raise ImportError(
-                "`plot` needs matplotlib: `pip install keras-weightnoise[plot]`."
-            ) from error
-        if ax is None:
-            _, ax = plt.subplots()
+        ax = make_axes(ax, 5.0, 5.0)
         if not any(line.get_gid() == _DIAGONAL for line in ax.get_lines()):
             ax.plot([0, 1], [0, 1], "--", color="0.6", zorder=1, label=_DIAGONAL, gid=_DIAGONAL)
             ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
@@ -153,10 +153,10 @@ def calibration_report(y_true: Any, probabilities: Any, *, bins: int = 15) -> Ca
     >>> p = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6]])
     >>> calibration_report([0, 1, 1, 1], p, bins=5)
     accuracy 0.7500   nll 0.6456   brier 0.4500   ece 0.2500   examples 4
-        bin        confidence  accuracy   count
-    (0.400, 0.600]    0.6000    1.0000       1
-    (0.600, 0.800]    0.7500    0.5000       2
-    (0.800, 1.000]    0.9000    1.0000       1
+      bin             confidence  accuracy  count
+      0.400 to 0.600      0.6000    1.0000      1
+      0.600 to 0.800      0.7500    0.5000      2
+      0.800 to 1.000      0.9000    1.0000      1
 
     References:
         - [Brier, 1950](https://doi.org/10.1175/1520-0493(1950)078%3C0001:VOFEIT%3E2.0.CO;2)

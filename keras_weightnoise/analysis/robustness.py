@@ -1,32 +1,15 @@
 """How much weight noise a trained model can bear."""
 
-import contextlib
-import dataclasses
-import itertools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from keras_weightnoise._checks import is_number
-from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.selectors import Selector
-from keras_weightnoise.analysis._evaluation import (
-    RepeatedData,
-    Verbose,
-    check_arguments,
-    evaluate,
-    is_random,
-    keep_at_interrupt,
-    make_progress,
-    unique,
-)
-from keras_weightnoise.analysis._recalibration import Recalibration
-from keras_weightnoise.analysis._summaries import prefers_high
+from keras_weightnoise.analysis._evaluation import Evaluator, Verbose, check_arguments, check_draws
+from keras_weightnoise.analysis._plan import Point, Sweepable, check_magnitudes, plan
+from keras_weightnoise.analysis._settings import describe
+from keras_weightnoise.analysis._trials import measure
 from keras_weightnoise.analysis.robustness_result import RobustnessResult, RobustnessRow
 from keras_weightnoise.models.perturb import PerturbedWeights
-from keras_weightnoise.noises import Compose, Gaussian, Noise
-
-Sweepable = Noise | Callable[[Any], Noise]
 
 
 def robustness_sweep(
@@ -35,7 +18,7 @@ def robustness_sweep(
     *,
     noise: Sweepable | Sequence[Sweepable] | None = None,
     magnitudes: Sequence[float] = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2),
-    draws: int = 10,
+    draws: int | range = 10,
     variables: Selector | None = None,
     exclude: Selector | None = None,
     recalibrate: Any = None,
@@ -68,8 +51,10 @@ def robustness_sweep(
             these, each swept. `None`: `noises.Gaussian()`. Defaults to `None`.
         magnitudes: Numbers >= 0, in units of the noise: the larger, the more of it. Defaults to
             `(0.005, 0.01, 0.02, 0.05, 0.1, 0.2)`.
-        draws: Integer >= 1: how many draws of each magnitude. Noise that is not random, such as
-            rounding, is evaluated once, and the value counts for each draw. Defaults to `10`.
+        draws: Integer >= 1: how many draws of each magnitude; or a `range` of their numbers. Results
+            of disjoint ranges add up, as in `sweep(draws=range(5)) + sweep(draws=range(5, 10))`, so that
+            several machines can share a sweep out. Noise that is not random, such as rounding, is
+            evaluated once, and the value counts for each draw. Defaults to `10`: `range(10)`.
         variables: Which variables, as in `perturb_weights`. Defaults to `None`: every float weight.
         exclude: Which of these not. Defaults to `None`.
         recalibrate: Data, as `data` or `model.predict` take it, on which to estimate the statistics of
@@ -113,163 +98,33 @@ def robustness_sweep(
         - [Joshi et al., 2020](https://doi.org/10.1038/s41467-020-16108-9) (accuracy under noise of
           hardware)
     """
-    check_arguments(model, draws, seed)
-    trials = _plan(noise, _check_magnitudes(magnitudes))
-    groups: dict[Any, list[_Trial]] = {}
-    for trial in trials:
-        groups.setdefault(trial.kind, []).append(trial)
-    perturbed = {
-        kind: PerturbedWeights(model, group[0].noise, variables, exclude, seed)
-        for kind, group in groups.items()
-    }
-    examples = RepeatedData("data", data, batch_size, steps)
-    recalibration = None
-    if recalibrate is not None:
-        recalibration = Recalibration(
-            model, RepeatedData("recalibrate", recalibrate, batch_size, steps)
-        )
-
-    # Common to every draw of a noise that is not random.
-    known: dict[_Trial, dict[str, float]] = {}
-    fixed = [trial for trial in trials if not is_random(trial.noise)]
-    silent = [trial for trial in fixed if trial.silent and recalibration is None]
-    count = 1 + draws * (len(trials) - len(fixed)) + len(fixed) - len(silent)
-    progress = make_progress(count, verbose)
-    clean = evaluate(model, examples)
-    progress.add(1)
-    known |= dict.fromkeys(silent, clean)
-    rows: list[RobustnessRow] = []
-    with keep_at_interrupt(rows):
-        for kind, group in groups.items():
-            with perturbed[kind] as noisy:
-                # An interrupt leaves fewer draws, not fewer magnitudes.
-                for draw, trial in itertools.product(range(draws), group):
-                    if trial not in known or is_random(trial.noise):
-                        noisy.inject(draw, [trial.sizes])
-                        with (
-                            recalibration.recalibrated()
-                            if recalibration
-                            else contextlib.nullcontext()
-                        ):
-                            known[trial] = evaluate(model, examples)
-                        progress.add(1)
-                    rows.append(
-                        RobustnessRow(trial.label, trial.magnitude, draw, dict(known[trial]))
-                    )
-    order = {trial.label: i for i, trial in enumerate(trials)}
-    rows.sort(key=lambda row: (order[row.noise], row.magnitude, row.draw))
-    return RobustnessResult(
-        clean=clean,
-        rows=tuple(rows),
-        complete=len(rows) == draws * len(trials),
-        higher_is_better={metric: prefers_high(metric) for metric in clean},
-    )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Trial:
-    """A noise at one magnitude of the sweep."""
-
-    label: str
-    magnitude: float
-    noise: Noise
-
-    @property
-    def kind(self) -> tuple[Any, ...]:
-        """Equal for noises that one graph draws: they differ in their magnitudes alone."""
-        # What is drawn may depend on the magnitude: see `Quantization`.
-        return tuple((member.draws, _at(member, 0.0)) for member in self.noise.members)
-
-    @property
-    def sizes(self) -> tuple[Tensor, ...]:
-        return self.noise.magnitudes_at(0)
-
-    @property
-    def silent(self) -> bool:
-        """Whether it does nothing."""
-        pairs = zip(self.noise.members, self.noise.magnitudes, strict=True)
-        return all(member.is_off_at(magnitude) for member, magnitude in pairs)
-
-
-def _plan(noise: Any, magnitudes: Sequence[Any]) -> list[_Trial]:
-    """Makes every noise of the sweep, so that a wrong one is found before the first evaluation."""
-    specs = noise if isinstance(noise, list | tuple) else [noise]
-    if not specs:
-        raise ValueError(f"Invalid `noise`. Expected at least one. Received: noise={noise}")
-    made = [[_make(spec, magnitude) for magnitude in magnitudes] for spec in specs]
-    labels = unique([_label(noises, magnitudes) for noises in made])
-    return [
-        _Trial(label, float(magnitude), each)
-        for label, noises in zip(labels, made, strict=True)
-        for magnitude, each in zip(magnitudes, noises, strict=True)
+    check_arguments(model, seed)
+    numbers = check_draws(draws)
+    points = plan(noise, check_magnitudes(magnitudes))
+    groups: dict[Any, list[Point]] = {}
+    for point in points:
+        groups.setdefault(point.kind, []).append(point)
+    perturbed = [
+        PerturbedWeights(model, group[0].noise, variables, exclude, seed)
+        for group in groups.values()
     ]
-
-
-def _make(spec: Any, magnitude: Any) -> Noise:
-    if spec is None:
-        spec = Gaussian()
-    if isinstance(spec, Compose):
-        raise ValueError(
-            "A composition has a magnitude for each of its noises. Expected a function that says which "
-            "are swept, such as `lambda s: noises.Quantization(8) + noises.Gaussian(s)`. "
-            f"Received: noise={spec}"
-        )
-    if isinstance(spec, Noise):
-        return _at(spec, magnitude)
-    if not callable(spec):
-        raise TypeError(
-            "Invalid `noise`. Expected one of `keras_weightnoise.noises`, a function from a magnitude to "
-            f"one, or a list of these. Received: noise={spec!r} (of type {type(spec).__name__})"
-        )
-    noise = spec(magnitude)
-    if not isinstance(noise, Noise):
-        raise TypeError(
-            "Invalid `noise`. Expected the function to return one of `keras_weightnoise.noises`. "
-            f"Received: noise({magnitude})={noise!r}"
-        )
-    for magnitude_of_member in noise.magnitudes:
-        if callable(magnitude_of_member):
-            raise TypeError(
-                "Invalid `noise`. Expected magnitudes that are numbers: there are no steps to evaluate "
-                f"a schedule at. Received: noise({magnitude})={noise}"
-            )
-    return noise
-
-
-def _at(noise: Noise, magnitude: Any) -> Noise:
-    return dataclasses.replace(noise, **{noise.magnitude_name: magnitude})
-
-
-def _label(noises: Sequence[Noise], magnitudes: Sequence[Any]) -> str:
-    """What noises at these magnitudes have in common, without defaults."""
-    parts = []
-    for members in zip(*(noise.members for noise in noises), strict=False):
-        settings = [
-            f"{field.name}={getattr(members[0], field.name)!r}"
-            for field in dataclasses.fields(members[0])
-            if _is_setting(field, members, magnitudes)
-        ]
-        parts.append(type(members[0]).__name__ + (f"({', '.join(settings)})" if settings else ""))
-    return " + ".join(parts)
-
-
-def _is_setting(field: Any, members: Sequence[Noise], magnitudes: Sequence[Any]) -> bool:
-    values = [getattr(member, field.name, None) for member in members]
-    swept = values == list(magnitudes)
-    return not swept and values[0] != field.default and all(v == values[0] for v in values)
-
-
-def _check_magnitudes(magnitudes: Any) -> list[Any]:
-    """The magnitudes, from the smallest. Not as floats: a function may want integers."""
-    if isinstance(magnitudes, str) or not hasattr(magnitudes, "__iter__"):
-        raise TypeError(
-            "Invalid `magnitudes`. Expected a list of numbers. "
-            f"Received: magnitudes={magnitudes!r} (of type {type(magnitudes).__name__})"
-        )
-    values = list(magnitudes)
-    if not values or not all(is_number(value) and 0 <= value < math.inf for value in values):
-        raise ValueError(
-            "Invalid `magnitudes`. Expected at least one finite number >= 0, and nothing else. "
-            f"Received: magnitudes={magnitudes!r}"
-        )
-    return sorted(set(values))
+    evaluator = Evaluator(model, data, batch_size, steps, recalibrate)
+    settings = describe(
+        model,
+        perturbed[0].variables,
+        noise=list(dict.fromkeys(point.label for point in points)),
+        magnitudes=sorted({point.magnitude for point in points}),
+        seed=seed,
+        recalibrated=recalibrate is not None,
+    )
+    measured = measure(
+        evaluator,
+        [
+            (noisy, [point.trial(noisy, evaluator) for point in group])
+            for noisy, group in zip(perturbed, groups.values(), strict=True)
+        ],
+        numbers,
+        RobustnessRow,
+        verbose,
+    )
+    return RobustnessResult.collect(measured, settings)

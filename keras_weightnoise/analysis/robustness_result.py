@@ -4,10 +4,13 @@ import dataclasses
 from typing import Any
 
 from keras_weightnoise._checks import is_number
-from keras_weightnoise.analysis._results import Result, make_axes
-from keras_weightnoise.analysis._summaries import HEADER, Summary, cells, number, summarize, table
+from keras_weightnoise._tables import Table
+from keras_weightnoise.analysis._plots import make_axes, shades
+from keras_weightnoise.analysis._results import DrawResult
+from keras_weightnoise.analysis._summaries import HEADER, Summary, cells, number, summarize
 
 _CLEAN = "without noise"
+_MARKERS = "os^Dv"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +30,8 @@ class RobustnessRow:
     metrics: dict[str, float]
 
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class RobustnessResult(Result):
+@dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class RobustnessResult(DrawResult):
     """What `robustness_sweep` returns: metrics over noise magnitudes. Its rows are `RobustnessRow`s.
 
     Printed, it is a table for each noise and metric: the mean over the draws, their standard
@@ -84,7 +87,8 @@ class RobustnessResult(Result):
     def plot(self, metric: str | None = None, ax: Any = None, label: str | None = None) -> Any:
         """Plots a metric over the magnitude: the mean, and a band from the worst draw to the best.
 
-        The value without noise is a dashed line. The axis of magnitudes is logarithmic if the
+        A model has one color, its noises shades and markers of their own. The value without noise is a
+        dashed line. The axis of magnitudes is logarithmic if the
         positive ones span a decade; then there is no place on it for 0.
 
         Args:
@@ -97,21 +101,24 @@ class RobustnessResult(Result):
             The axes.
         """
         metric = self._metric(metric)
-        ax = make_axes(ax, 4.0)
-        positive = [row.magnitude for row in self.rows if row.magnitude > 0.0]
-        if positive and max(positive) >= 10.0 * min(positive):
-            ax.set_xscale("log")
-            # The axis's own labels overlap where it spans little more than a decade.
-            ticks = sorted(set(positive))
-            ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-            ax.minorticks_off()
+        ax = make_axes(ax)
+        self._set_scale(ax)
         several = self.summaries(metric)
-        for noise in several:
-            shown = [m for m in several[noise] if m > 0.0 or ax.get_xscale() != "log"]
+        colors: list[Any] = []
+        for i, (noise, summaries) in enumerate(several.items()):
+            shown = [m for m in summaries if m > 0.0 or ax.get_xscale() != "log"]
             values = [list(self._by(metric, noise=noise, magnitude=m).values()) for m in shown]
-            name = ", ".join(filter(None, (label, noise if len(several) > 1 or not label else "")))
-            means = [several[noise][m].mean for m in shown]
-            (line,) = ax.plot(shown, means, marker=".", label=name)
+            (line,) = ax.plot(
+                shown,
+                [summaries[m].mean for m in shown],
+                marker=_MARKERS[i % len(_MARKERS)],
+                markersize=4.0,
+                color=colors[i] if colors else None,  # The first takes the next of the cycle.
+                label=", ".join(
+                    filter(None, (label, noise if len(several) > 1 or not label else ""))
+                ),
+            )
+            colors = colors or shades(line.get_color(), len(several))
             ax.fill_between(
                 shown,
                 [min(v) for v in values],
@@ -123,7 +130,7 @@ class RobustnessResult(Result):
         first = not any(line.get_label() == _CLEAN for line in ax.lines)
         ax.axhline(
             self.clean[metric],
-            color=line.get_color() if len(several) == 1 else "gray",
+            color=colors[0],
             linestyle="--",
             linewidth=1.0,
             label=_CLEAN if first else None,
@@ -134,11 +141,31 @@ class RobustnessResult(Result):
         ax.legend(handles, labels, frameon=False)
         return ax
 
-    def __str__(self) -> str:
-        lines = self._title("Robustness to weight noise")
-        for metric in self.clean:
-            for noise, summaries in self.summaries(metric).items():
-                lines += [f"{noise}: {metric}, without noise {number(self.clean[metric])}"]
-                rows = [[f"{m:g}", *cells(s)] for m, s in summaries.items()]
-                lines += table(("magnitude", *HEADER), rows)
-        return "\n".join(lines)
+    def _set_scale(self, ax: Any) -> None:
+        """Makes the axis of magnitudes logarithmic, if the positive ones span a decade."""
+        positive = sorted({row.magnitude for row in self.rows if row.magnitude > 0.0})
+        if positive and positive[-1] >= 10.0 * positive[0]:
+            ax.set_xscale("log")
+            # The axis's own labels overlap where it spans little more than a decade.
+            ax.set_xticks(positive, [f"{tick:g}" for tick in positive])
+            ax.minorticks_off()
+
+    def _title(self) -> list[str]:
+        return ["Robustness to weight noise", *self._incomplete()]
+
+    def _tables(self, top: int | None) -> list[Table]:
+        return [
+            Table(
+                f"{noise}: {metric}, without noise {number(self.clean[metric])}",
+                ("magnitude", *HEADER),
+                [[f"{m:g}", *cells(s)] for m, s in summaries.items()],
+            )
+            for metric in self.clean
+            for noise, summaries in self.summaries(metric).items()
+        ]
+
+    def _sorted(self, rows: tuple[Any, ...]) -> tuple[Any, ...]:
+        order = self.settings.get("noise") or list(dict.fromkeys(row.noise for row in rows))
+        return tuple(
+            sorted(rows, key=lambda row: (order.index(row.noise), row.magnitude, row.draw))
+        )

@@ -1,27 +1,25 @@
 """Which layers of a trained model weight noise breaks first."""
 
-import dataclasses
 import functools
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from keras_weightnoise._weights.reachable import Variable
-from keras_weightnoise._weights.rules import Assigned, assign, get_rules
-from keras_weightnoise._weights.selection import Target
+from keras_weightnoise._types import Tensor
+from keras_weightnoise._weights.reachable import relative_names
+from keras_weightnoise._weights.rules import get_rules
 from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise.analysis._evaluation import (
-    RepeatedData,
+    Evaluator,
     Verbose,
     check_arguments,
-    evaluate,
+    check_draws,
     is_random,
-    keep_at_interrupt,
-    make_progress,
     unique,
 )
-from keras_weightnoise.analysis._summaries import prefers_high
+from keras_weightnoise.analysis._settings import describe
+from keras_weightnoise.analysis._trials import Trial, measure
 from keras_weightnoise.analysis.sensitivity_result import SensitivityResult, SensitivityRow
+from keras_weightnoise.models._borrowed_weights import BorrowedWeights
 from keras_weightnoise.models.perturb import PerturbedWeights
 from keras_weightnoise.noises import Magnitude, Noise
 
@@ -32,7 +30,7 @@ def layer_sensitivity(
     noise: Noise | Magnitude | Mapping[Any, Any] | Sequence[Any],
     *,
     by: Literal["layer", "variable"] = "layer",
-    draws: int = 10,
+    draws: int | range = 10,
     variables: Selector | None = None,
     exclude: Selector | None = None,
     seed: int = 0,
@@ -54,7 +52,8 @@ def layer_sensitivity(
             Gaussian noise; one of `keras_weightnoise.noises`; or a mapping from selectors to such.
         by: `"layer"`: one layer at a time, of those that own a selected variable themselves.
             `"variable"`: one variable. Defaults to `"layer"`.
-        draws: Integer >= 1: how many draws for each. Defaults to `10`.
+        draws: Integer >= 1: how many draws for each; or a `range` of their numbers, as in
+            `robustness_sweep`. Defaults to `10`.
         variables: Which variables, as in `perturb_weights`. Defaults to `None`: every float weight.
         exclude: Which of these not. Defaults to `None`.
         seed: Integer in [0, 2**32). Defaults to `0`.
@@ -74,84 +73,77 @@ def layer_sensitivity(
     >>> import keras, numpy as np
     >>> from keras_weightnoise import layer_sensitivity
     >>> layers = [keras.layers.Dense(1, name=name) for name in ("first", "second")]
-    >>> model = keras.Sequential([keras.Input((4,)), *layers], name="model")
+    >>> model = keras.Sequential([keras.Input((4,)), *layers])
     >>> model.compile(loss="mse")
     >>> x = np.ones((8, 4))
     >>> result = layer_sensitivity(model, (x, model.predict(x, verbose=0)), 0.1, draws=5, verbose=0)
     >>> sorted(result.summaries())
-    ['model/first', 'model/second']
+    ['first', 'second']
     """
-    check_arguments(model, draws, seed)
+    check_arguments(model, seed)
+    numbers = check_draws(draws)
     if by not in ("layer", "variable"):
         raise ValueError(f'Invalid `by`. Expected "layer" or "variable". Received: by={by!r}')
-    rules = get_rules(noise)
-    parts = _parts(assign(model, rules, variables, exclude, frozen=True), by)
-    names = _names(parts, by)
-    # One graph draws for all. A noise that is not enabled leaves the weights as they are, bit for bit.
-    noisy = PerturbedWeights(
-        model,
-        [(functools.partial(_is_among, part.targets), part.noise) for part in parts],
-        seed=seed,
+    noisy = PerturbedWeights(model, noise, variables, exclude, seed)
+    parts = _Parts(model, noisy, by)
+    described = ", ".join(
+        str(each) if selector is None else f"{selector}: {each}"
+        for selector, each in get_rules(noise)
     )
-    sizes = [part.noise.magnitudes_at(0) for part in parts]
-    examples = RepeatedData("data", data, batch_size, steps)
-
-    random = {key: any(is_random(part.noise) for part in parts if part.key == key) for key in names}
-    progress = make_progress(1 + sum(draws if random[key] else 1 for key in names), verbose)
-    clean = evaluate(model, examples)
-    progress.add(1)
-    known: dict[int, dict[str, float]] = {}
-    rows: list[SensitivityRow] = []
-    with keep_at_interrupt(rows), noisy:
-        # An interrupt leaves fewer draws, not fewer layers.
-        for draw, key in itertools.product(range(draws), names):
-            if random[key] or key not in known:
-                noisy.inject(draw, sizes, [part.key == key for part in parts])
-                known[key] = evaluate(model, examples)
-                progress.add(1)
-            rows.append(SensitivityRow(names[key], draw, dict(known[key])))
-    rows.sort(key=lambda row: (row.name, row.draw))
-    return SensitivityResult(
-        clean=clean,
-        rows=tuple(rows),
-        complete=len(rows) == draws * len(names),
-        higher_is_better={metric: prefers_high(metric) for metric in clean},
-        by=by,
-        noise=", ".join(
-            str(each) if selector is None else f"{selector}: {each}" for selector, each in rules
-        ),
+    settings = describe(model, noisy.variables, noise=described, by=by, seed=seed)
+    measured = measure(
+        Evaluator(model, data, batch_size, steps),
+        [(parts.weights, parts.trials())],
+        numbers,
+        SensitivityRow,
+        verbose,
     )
+    return SensitivityResult.collect(measured, settings, by=by, noise=described)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Part:
-    """What one noise does to one layer (or variable), which `key` tells from others."""
+class _Parts:
+    """The layers (or variables) of a model under noise, one at a time.
 
-    key: int
-    noise: Noise
-    targets: list[Target]
+    All of a draw is drawn at once, and kept for one part after the other. A graph that drew for each alone
+    would be as many graphs as there are layers: tracing them took most of the time of a deep model. Even one
+    is not worth its tracing, for as few draws.
 
+    Attributes:
+        weights: The context in which noise can be put into the weights.
+    """
 
-def _parts(assigned: Sequence[Assigned], by: str) -> list[_Part]:
-    parts = []
-    for noise, targets in assigned:
-        groups: dict[int, list[Target]] = {}
-        for target in targets:
-            owner = target.layer if by == "layer" else target.variable
-            groups.setdefault(id(owner), []).append(target)
-        parts += [_Part(key, noise, group) for key, group in groups.items()]
-    return parts
+    def __init__(self, model: Any, noisy: PerturbedWeights, by: str) -> None:
+        self.weights = BorrowedWeights(model, noisy.variables)
+        self._model = model
+        self._noisy = noisy
+        self._places: dict[int, list[int]] = {}
+        self._owners: dict[int, Any] = {}
+        self._random: set[int] = set()
+        place = 0
+        for noise, targets in noisy.assigned:
+            for target in targets:
+                owner = target.layer if by == "layer" else target.variable
+                self._owners[id(owner)] = owner
+                self._places.setdefault(id(owner), []).append(place)
+                if is_random(noise):
+                    self._random.add(id(owner))
+                place += 1
+        self._draw: int | None = None
+        self._values: list[Tensor] = []
 
+    def trials(self) -> list[Trial]:
+        """A trial of each."""
+        names = unique(relative_names(self._model, list(self._owners.values())))
+        return [
+            Trial({"name": name}, functools.partial(self._inject, places), key in self._random)
+            for name, (key, places) in zip(names, self._places.items(), strict=True)
+        ]
 
-def _names(parts: Sequence[_Part], by: str) -> dict[int, str]:
-    """Readable names of the keys, no two alike."""
-    owners = {
-        part.key: part.targets[0].layer if by == "layer" else part.targets[0].variable
-        for part in parts
-    }
-    names = unique([owner.path or owner.name for owner in owners.values()])
-    return dict(zip(owners, names, strict=True))
-
-
-def _is_among(targets: Sequence[Target], variable: Variable) -> bool:
-    return any(target.variable is variable for target in targets)
+    def _inject(self, places: Sequence[int], draw: int) -> None:
+        if draw != self._draw:
+            self._values = self._noisy.draw(self.weights.clean, draw, traced=False)
+            self._draw = draw
+        values = list(self.weights.clean)
+        for place in places:
+            values[place] = self._values[place]
+        self.weights.put(values)

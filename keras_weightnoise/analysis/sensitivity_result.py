@@ -4,8 +4,11 @@ import dataclasses
 import math
 from typing import Any
 
-from keras_weightnoise.analysis._results import Result, make_axes
-from keras_weightnoise.analysis._summaries import HEADER, Summary, cells, number, summarize, table
+from keras_weightnoise._checks import check_count
+from keras_weightnoise._tables import Table
+from keras_weightnoise.analysis._plots import make_axes
+from keras_weightnoise.analysis._results import DrawResult
+from keras_weightnoise.analysis._summaries import HEADER, Summary, cells, number, summarize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +26,8 @@ class SensitivityRow:
     metrics: dict[str, float]
 
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class SensitivityResult(Result):
+@dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class SensitivityResult(DrawResult):
     """What `layer_sensitivity` returns. Its rows are `SensitivityRow`s.
 
     Printed, it is a table for each metric, the most fragile layer first: the change of the mean over
@@ -59,34 +62,58 @@ class SensitivityResult(Result):
 
         return {name: found[name] for name in sorted(found, key=damage, reverse=True)}
 
-    def plot(self, metric: str | None = None, ax: Any = None) -> Any:
+    def plot(self, metric: str | None = None, ax: Any = None, top: int | None = 10) -> Any:
         """Plots the change of the mean metric as bars, with its 95 % interval, the most fragile on top.
 
         Args:
             metric: A metric's name. `None`: the first that is not a loss, else the loss.
             ax: Axes of matplotlib. `None`: new ones. Defaults to `None`.
+            top: Integer >= 1: how many of the most fragile. `None`: all. Defaults to `10`.
 
         Returns:
             The axes.
         """
         metric = self._metric(metric)
-        summaries = self.summaries(metric)
+        summaries = self._most_fragile(metric, top)
         ax = make_axes(ax, 1.0 + 0.3 * len(summaries))
         changes = [summary.mean - self.clean[metric] for summary in summaries.values()]
         halves = [summary.high - summary.mean for summary in summaries.values()]
         ax.barh(list(summaries), changes, xerr=halves, capsize=3.0)
-        ax.invert_yaxis()
+        ax.set_ylim(len(summaries) - 0.5, -0.5)
         ax.axvline(0.0, color="black", linewidth=0.8)
         ax.set(xlabel=f"change of {metric} (mean and its 95 % interval)")
         return ax
 
-    def __str__(self) -> str:
-        lines = self._title(f"Sensitivity to weight noise in one {self.by} at a time: {self.noise}")
+    def _most_fragile(self, metric: str, top: int | None) -> dict[str, Summary]:
+        if top is not None:
+            check_count("top", top)
+        return dict(list(self.summaries(metric).items())[:top])
+
+    def _title(self) -> list[str]:
+        title = f"Sensitivity to weight noise in one {self.by} at a time: {self.noise}"
+        return [title, *self._incomplete()]
+
+    def _tables(self, top: int | None) -> list[Table]:
+        tables = []
         for metric, clean in self.clean.items():
-            rows = [
-                [name, number(summary.mean - clean), *cells(summary)]
-                for name, summary in self.summaries(metric).items()
-            ]
-            lines += [f"{metric}, without noise {number(clean)}"]
-            lines += table((self.by, "change", *HEADER), rows)
-        return "\n".join(lines)
+            shown = self._most_fragile(metric, top)
+            left_out = len({row.name for row in self.rows}) - len(shown)
+            tables.append(
+                Table(
+                    f"{metric}, without noise {number(clean)}",
+                    (self.by, "change", *HEADER),
+                    [
+                        [name, number(summary.mean - clean), *cells(summary)]
+                        for name, summary in shown.items()
+                    ],
+                    f"... and {left_out} less fragile: see `table()`" if left_out else "",
+                )
+            )
+        return tables
+
+    def _records(self) -> list[dict[str, Any]]:
+        # The column is called what the table calls it.
+        return [{self.by: record.pop("name"), **record} for record in super()._records()]
+
+    def _sorted(self, rows: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(sorted(rows, key=lambda row: (row.name, row.draw)))

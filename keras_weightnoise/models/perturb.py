@@ -1,9 +1,7 @@
 """Noise in the weights of a trained model: on a copy, in place, or for as long as a `with` lasts."""
 
 import functools
-import warnings
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any
 
 import keras
@@ -12,12 +10,12 @@ import tensorflow as tf
 from keras_weightnoise._checks import check_model, check_variables
 from keras_weightnoise._random import seeds
 from keras_weightnoise._types import Tensor
-from keras_weightnoise._weights import reachable, selectors
+from keras_weightnoise._weights import selectors
 from keras_weightnoise._weights.perturbation import perturb_assigned
 from keras_weightnoise._weights.rules import assign, get_rules
 from keras_weightnoise._weights.selectors import Selector
-from keras_weightnoise._weights.state import Snapshot, assign_all, state_variables
-from keras_weightnoise._weights.values import same_bits, stored_values
+from keras_weightnoise._weights.values import stored_values
+from keras_weightnoise.models._borrowed_weights import BorrowedWeights
 from keras_weightnoise.models._copying import copy_model
 from keras_weightnoise.noises import Magnitude, Noise
 
@@ -148,7 +146,7 @@ def perturbed_weights(
     return PerturbedWeights(model, noise, variables, exclude, seed)
 
 
-class PerturbedWeights:
+class PerturbedWeights(BorrowedWeights):
     """What `perturbed_weights` returns: see there.
 
     Attributes:
@@ -174,30 +172,23 @@ class PerturbedWeights:
                 )
         selectors.check_selectors(variables=variables, exclude=exclude)
         check_variables(model, "perturb")
-        self._model = model
         self.assigned = assign(model, rules, variables, exclude, frozen=True)
-        self.variables = [t.variable for _, targets in self.assigned for t in targets]
+        super().__init__(model, [t.variable for _, targets in self.assigned for t in targets])
         self._seed = seeds.resolve_seed(seeds.check_seed(seed))
         self._magnitudes = [each.magnitudes_at(0) for each, _ in self.assigned]
         # Of a partial, which has no code of its own, TensorFlow does not warn that objects made in a loop
         # are traced in a loop.
-        self._draw = tf.function(
-            functools.partial(perturb_assigned, self.assigned, differentiable=False),
-            autograph=False,
-        )
+        self._draw = functools.partial(perturb_assigned, self.assigned, differentiable=False)
+        self._traced = tf.function(self._draw, autograph=False)
         self._step = 0
-        self._clean: list[Tensor] = []
-        self._noisy: list[Tensor] = []
-        self._state = Snapshot([])
 
     def __enter__(self) -> "PerturbedWeights":
-        if self._clean:
+        if self.clean:
             raise RuntimeError(
                 "This `perturbed_weights` is in use. Expected one `with` at a time: for noise on top of "
                 "noise, make another."
             )
-        self._clean = self._noisy = Snapshot(self.variables).values
-        self._state = Snapshot(state_variables(self._model))
+        super().__enter__()
         self._step = -1
         try:
             self.redraw()
@@ -206,83 +197,40 @@ class PerturbedWeights:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            self._warn_of_changes(stacklevel=3)
-        finally:
-            self._restore()
-
     def redraw(self) -> None:
         """Replaces the noise by the next draw."""
         self._step += 1
         self.inject(self._step, self._magnitudes)
 
-    def inject(
-        self,
-        step: int,
-        magnitudes: Sequence[Sequence[Tensor]],
-        enabled: Sequence[bool] | None = None,
-    ) -> None:
-        """Replaces the noise by the draw of a step, at these magnitudes, of all noises or the enabled."""
-        if not self._clean:
+    def inject(self, step: int, magnitudes: Sequence[Sequence[Tensor]]) -> None:
+        """Replaces the noise by the draw of a step, at these magnitudes (one for each noise)."""
+        if not self.clean:
             raise RuntimeError(
                 "There is no noise to replace. Expected `redraw` to be called inside of "
                 "`with perturbed_weights(...)`."
             )
-        self._warn_of_changes(stacklevel=4)
-        self._state.restore()
-        noisy = self.draw(self._clean, step, magnitudes, enabled)
-        try:
-            for variable, value in zip(self.variables, noisy, strict=True):
-                variable.assign(value)
-            self._noisy = noisy
-        except BaseException:
-            self._noisy = self._clean
-            assign_all(self.variables, self._clean)
-            raise
+        self.put(self.draw(self.clean, step, magnitudes), stacklevel=4)
 
     def keep(self) -> None:
         """Leaves the noise where it is when the `with` ends."""
-        self._clean = self._noisy
+        self.clean = self._held
 
     def draw(
         self,
         clean: Sequence[Tensor],
         step: int,
         magnitudes: Sequence[Sequence[Tensor]] | None = None,
-        enabled: Sequence[bool] | None = None,
+        traced: bool = True,
     ) -> list[Tensor]:
-        """The values under noise of `variables` that hold these clean values."""
+        """The values under noise of `variables` that hold these clean values.
+
+        Args:
+            clean: The clean values.
+            step: The draw.
+            magnitudes: One for each noise. `None`: their own.
+            traced: Whether to trace a graph, as pays for some fifty draws and more.
+        """
+        draw = self._traced if traced else self._draw
         seed, at = tf.constant(self._seed, tf.int64), tf.constant(step, tf.int64)
         sizes = list(self._magnitudes if magnitudes is None else magnitudes)
-        flags = [tf.constant(each) for each in enabled or [True] * len(self.assigned)]
-        return self._draw(  # type: ignore[no-any-return]
-            list(clean), seed=seed, step=at, chip=at, magnitudes=sizes, enabled=flags
-        )
-
-    def _warn_of_changes(self, stacklevel: int) -> None:
-        now = stored_values(self.variables)
-        changed = [
-            reachable.path(v)
-            for v, a, b in zip(self.variables, now, self._noisy, strict=True)
-            if not same_bits(a, b)
-        ]
-        if changed:
-            warnings.warn(
-                "While they held noise, something else changed the weights "
-                f"{', '.join(changed)}: that is undone. To train or load weights under noise, use a "
-                "model from `perturb_weights`.",
-                stacklevel=stacklevel,
-            )
-
-    def _restore(self) -> None:
-        try:
-            assign_all(self.variables, self._clean)
-        finally:
-            self._clean = self._noisy = []
-            self._state.restore()
+        return draw(list(clean), seed=seed, step=at, chip=at, magnitudes=sizes)  # type: ignore[no-any-return]

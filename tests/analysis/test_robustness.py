@@ -417,7 +417,7 @@ def test_progress(capsys):
     sweep(network(), (X, Y))
     assert not capsys.readouterr().out
     robustness_sweep(network(), (X, Y), magnitudes=[0, 0.1], draws=2)
-    assert "3/3" in capsys.readouterr().out
+    assert "2/2" in capsys.readouterr().out
 
 
 # Recalibration.

@@ -137,17 +137,17 @@ def test_the_noise_is_named(noise, text):
     assert str(result).splitlines()[0].endswith(text)
 
 
-def test_one_trace(monkeypatch):
-    traced = []
+def test_all_layers_are_drawn_at_once(monkeypatch):
+    drawn = []
     original = perturb.perturb_assigned
 
     def counted(*args, **kwargs):
-        traced.append(1)
+        drawn.append(1)
         return original(*args, **kwargs)
 
     monkeypatch.setattr(perturb, "perturb_assigned", counted)
-    measure(network(), (X, Y), 0.1, by="variable")
-    assert len(traced) == 1
+    measure(network(), (X, Y), 0.1, by="variable", draws=3)
+    assert len(drawn) == 3
 
 
 def test_forms_of_data():
@@ -170,9 +170,9 @@ def test_a_variable_that_the_model_owns_and_layers_of_one_name():
     model(X)
     model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     names = list(measure(model, (X, Y), 0.1).summaries())
-    assert sorted(names) == ["own", "own/part", "own/part (2)"]
+    assert sorted(names) == ["own", "part", "part (2)"]
     names = list(measure(model, (X, Y), 0.1, by="variable", variables="scale|bias").summaries())
-    assert sorted(names) == ["own/part/bias", "own/part/bias (2)", "own/scale"]
+    assert sorted(names) == ["part/bias", "part/bias (2)", "scale"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
@@ -273,7 +273,7 @@ def test_json_and_dataframe():
     result = made(VALUES)
     assert SensitivityResult.from_json(result.to_json()) == result != made({"a": [0.5]})
     frame = result.to_dataframe()
-    assert list(frame.columns) == ["name", "draw", "loss", "accuracy"]
+    assert list(frame.columns) == ["layer", "draw", "loss", "accuracy"]
     assert len(frame) == 8
 
 

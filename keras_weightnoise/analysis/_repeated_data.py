@@ -1,0 +1,107 @@
+"""What models are evaluated on, to read any number of times."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_weightnoise._checks import check_count
+
+
+class RepeatedData:
+    """What `evaluate` or `predict` takes, to pass on any number of times.
+
+    Args:
+        name: The argument's name, for errors.
+        data: A tuple `(x, y)` or `(x, y, sample_weight)` of arrays; a `tf.data.Dataset`, a
+            `keras.utils.PyDataset`, or whatever else Keras takes as `x`. An iterator, which can be
+            read only once, is read here, and its batches are kept.
+        batch_size: Examples in a batch of arrays, or `None`.
+        steps: How many batches to use, or `None` for all.
+    """
+
+    def __init__(
+        self, name: str, data: Any, batch_size: int | None = None, steps: int | None = None
+    ) -> None:
+        for key, value in (("batch_size", batch_size), ("steps", steps)):
+            if value is not None:
+                check_count(key, value)
+        batched = isinstance(data, tf.data.Dataset | keras.utils.PyDataset | Iterator)
+        if batched and batch_size is not None:
+            raise ValueError(
+                f"`{name}` comes in batches of its own. Expected `batch_size=None`. "
+                f"Received: batch_size={batch_size}"
+            )
+        self._batches = _read(name, data, steps) if isinstance(data, Iterator) else None
+        if isinstance(data, tuple) and len(data) not in (2, 3):
+            raise ValueError(
+                f"Invalid `{name}`. Expected a tuple to be (x, y) or (x, y, sample_weight). "
+                f"Received: a tuple of {len(data)}"
+            )
+        if (
+            isinstance(data, tf.data.Dataset)
+            and steps is None
+            and data.cardinality() == tf.data.INFINITE_CARDINALITY
+        ):
+            raise ValueError(f"`{name}` has no end. Expected `steps`. Received: steps=None")
+        self._name = name
+        self._data = () if self._batches is not None else data
+        self._options = {"batch_size": batch_size, "steps": steps}
+
+    def check_targets(self, model: Any) -> None:
+        """Raises if a model's loss will miss the targets, which Keras says in words of its own."""
+        if model.loss is None or type(model).test_step is not keras.Model.test_step:
+            return
+        data = self._data
+        if isinstance(data, list) and len(data) in (2, 3) and _is_one_input(model):
+            received = f"a list of {len(data)}"
+        elif isinstance(data, tf.data.Dataset) and not isinstance(data.element_spec, tuple):
+            received = f"a dataset of {data.element_spec}"
+        elif isinstance(data, list | dict | np.ndarray) or tf.is_tensor(data):
+            received = f"inputs alone (of type {type(data).__name__})"
+        else:
+            return
+        raise ValueError(
+            f"Invalid `{self._name}`. Model {model.name!r} has a loss, which needs targets. Expected a "
+            "tuple (x, y) or (x, y, sample_weight), or batches of such tuples. "
+            f"Received: {received}"
+        )
+
+    def inputs(self) -> dict[str, Any]:
+        """The arguments of `predict`."""
+        if self._batches is not None:
+            return {"x": (batch for batch in self._batches), "steps": len(self._batches)}
+        x = self._data[0] if isinstance(self._data, tuple) else self._data
+        return {"x": x, **self._options}
+
+    def examples(self) -> dict[str, Any]:
+        """The arguments of `evaluate`."""
+        if not isinstance(self._data, tuple):
+            return self.inputs()
+        return {**self.inputs(), **dict(zip(("y", "sample_weight"), self._data[1:], strict=False))}
+
+
+def _is_one_input(model: Any) -> bool:
+    return len(getattr(model, "inputs", None) or [None]) == 1
+
+
+def _read(name: str, data: Iterator[Any], steps: int | None) -> list[Any]:
+    batches: list[Any] = []
+    # Asked for no more than `steps`: what others read from it goes on where this ended.
+    while steps is None or len(batches) < steps:
+        try:
+            batch = next(data)
+        except StopIteration:
+            break
+        # A generator may fill the same array again.
+        batches.append(
+            keras.tree.map_structure(lambda a: a.copy() if isinstance(a, np.ndarray) else a, batch)
+        )
+    if not batches or (steps is not None and len(batches) < steps):
+        raise ValueError(
+            f"`{name}` ended too soon. Expected {'at least one batch' if steps is None else steps}. "
+            f"Received: {len(batches)} batches"
+        )
+    return batches
