@@ -274,6 +274,27 @@ def test_a_model_without_targets():
     assert len({row.metrics["error"] for row in result.rows}) == 4
 
 
+# The state that calls start from.
+
+
+def test_each_draw_of_a_stateful_model_starts_from_the_same_state():
+    keras.utils.set_random_seed(1)
+    rnn = L.LSTM(3, stateful=True)
+    model = keras.Sequential([keras.Input(batch_shape=(4, 5, 3)), rnn, L.Dense(1)])
+    model.compile(loss="mse")
+    x, y = np.random.default_rng(0).normal(size=(8, 5, 3)), np.ones((8, 1))
+    model.predict(x, batch_size=4, verbose=0)
+    before = [v.numpy() for v in rnn.states]
+    result = sweep(model, (x, y), batch_size=4, magnitudes=[1e-9, 0.1])
+    for value, kept in zip(before, rnn.states, strict=True):
+        np.testing.assert_array_equal(value, kept)
+    assert [r.metrics for r in result.rows[:2]] == [pytest.approx(result.clean, rel=1e-6)] * 2
+    with perturbed_weights(model, 0.1, seed=0) as noisy:
+        noisy.redraw()
+        metrics = model.evaluate(x, y, batch_size=4, verbose=0, return_dict=True)
+    assert result.rows[-1].metrics == metrics
+
+
 # Errors.
 
 
@@ -290,7 +311,8 @@ def test_a_model_without_targets():
         ({"noise": noises.BitFlip, "magnitudes": [0.1, 1.5]}, ValueError, "Invalid `rate`"),
         ({"noise": noises.Quantization(4) + noises.Gaussian()}, ValueError, "composition.*lambda"),
         ({"noise": [noises.Compose([0.1])]}, ValueError, "composition.*Received: noise="),
-        ({"noise": 0.1}, TypeError, "Invalid `noise`.*Received: noise=0.1"),
+        ({"noise": 0.1}, TypeError, r"as in `magnitudes=\[0.1\]`. Received: noise=0.1"),
+        ({"noise": "gaussian"}, TypeError, "Invalid `noise`.*Received: noise='gaussian'"),
         ({"noise": []}, ValueError, "Invalid `noise`"),
         ({"noise": lambda s: s}, TypeError, r"to return one of.*Received: noise\(0.1\)=0.1"),
         (
@@ -304,6 +326,9 @@ def test_a_model_without_targets():
         ),
         ({"draws": 0}, ValueError, "Invalid `draws`.*Received: draws=0"),
         ({"draws": 2.0}, TypeError, "Invalid `draws`"),
+        ({"draws": range(0)}, ValueError, r"Invalid `draws`.*draws=range\(0, 0\)"),
+        ({"draws": range(-1, 2)}, ValueError, "Invalid `draws`"),
+        ({"draws": [0, 1]}, TypeError, "Invalid `draws`"),
         ({"seed": None}, TypeError, "Invalid `seed`"),
         ({"seed": -1}, ValueError, "Invalid `seed`"),
         ({"steps": 0}, ValueError, "Invalid `steps`"),
@@ -312,6 +337,11 @@ def test_a_model_without_targets():
         ({"variables": "nothing"}, ValueError, "matches no eligible variable"),
         ({"recalibrate": X}, ValueError, "no `keras.layers.BatchNormalization`"),
         ({"data": (X,)}, ValueError, "Invalid `data`.*a tuple of 1"),
+        ({"data": X}, ValueError, r"needs targets. Expected a tuple \(x, y\).*ndarray"),
+        ({"data": tf.constant(X)}, ValueError, "needs targets"),
+        ({"data": {"x": X}}, ValueError, "needs targets"),
+        ({"data": [X, Y]}, ValueError, "needs targets.*Received: a list of 2"),
+        ({"data": tf.data.Dataset.from_tensors(X)}, ValueError, "needs targets.*a dataset of"),
         ({"data": dataset(), "batch_size": 5}, ValueError, "comes in batches.*batch_size=5"),
         ({"data": dataset().repeat()}, ValueError, "`data` has no end"),
         ({"data": batches(0)}, ValueError, "ended too soon"),
@@ -390,19 +420,19 @@ def test_an_interrupt_keeps_what_was_measured():
     assert RobustnessResult.from_json(part.to_json()) == part != whole
 
 
-@pytest.mark.parametrize("place", ["draw", "_assign"])
+@pytest.mark.parametrize("place", ["draw", "put"])
 def test_an_interrupt_while_weights_are_written(monkeypatch, place):
     model = network()
     before = state(model)
     original, calls = getattr(perturb.PerturbedWeights, place), []
 
-    def interrupted(self, *args):
+    def interrupted(self, *args, **kwargs):
         calls.append(1)
-        if place == "_assign" and len(calls) == 4:
+        if place == "put" and len(calls) == 4:
             self.variables[0].assign(args[0][0])
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return original(self, *args)
+        return original(self, *args, **kwargs)
 
     monkeypatch.setattr(perturb.PerturbedWeights, place, interrupted)
     with warnings.catch_warnings(record=True) as caught:
@@ -688,6 +718,61 @@ def test_json(tmp_path):
     assert result != 1
 
 
+def test_parts_of_a_sweep_add_up_to_the_whole():
+    noise = [None, noises.Uniform, noises.Quantization(4)]
+    whole = sweep(network(), (X, Y), noise=noise, draws=10)
+    ranges = (range(7, 8), range(0, 3), range(8, 10), range(3, 7))
+    parts = [sweep(network(), (X, Y), noise=noise, draws=each) for each in ranges]
+    total = parts[0] + parts[1] + parts[2] + parts[3]
+    assert total == whole
+    assert [row.draw for row in whole.rows[:10]] == list(range(10))
+    assert RobustnessResult.from_json(parts[0].to_json()) + parts[1] == parts[1] + parts[0]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"draws": range(3, 5)},
+        {"seed": 1},
+        {"magnitudes": [0.1]},
+        {"noise": noises.Uniform},
+        {"variables": "kernels"},
+        {"data": (X, 2 - Y)},
+        {"scaled": True},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_parts_of_different_sweeps_do_not_add_up(other):
+    options = {"data": (X, Y), "draws": range(4, 6)} | other
+    model = network()
+    if options.pop("scaled", False):
+        model.layers[0].bias.assign_add([1e-9] * 6)
+    with pytest.raises(ValueError, match="add up"):
+        sweep(network(), (X, Y), draws=range(4)) + sweep(model, **options)
+
+
+def test_in_notebooks():
+    html = made({0.1: [0.75, 0.5], 0.2: [0.25]})._repr_html_()
+    assert html.count("<table>") == 2
+    assert html.count("<tr>") == 2 * 3
+    assert ">0.6250</td>" in html
+
+
+def test_what_made_a_result_is_written_down():
+    result = sweep(network(), (X, Y), noise=noises.Uniform(relative_to="max"), seed=3)
+    content = json.loads(result.to_json())
+    assert content["type"] == "RobustnessResult"
+    assert content["schema"] == 1
+    settings = content["settings"]
+    assert settings["model"] == "net"
+    assert settings["noise"] == ["Uniform(relative_to='max')"]
+    assert (settings["magnitudes"], settings["seed"]) == ([0.1, 0.5], 3)
+    assert settings["versions"]["keras"] == keras.__version__
+    content["schema"] = 2
+    with pytest.raises(ValueError, match="a schema up to 1"):
+        RobustnessResult.from_json(json.dumps(content))
+
+
 def test_dataframe():
     frame = made({0.1: [0.75, 0.5], 0.2: [0.25]}).to_dataframe()
     assert list(frame.columns) == ["noise", "magnitude", "draw", "loss", "accuracy"]
@@ -754,7 +839,8 @@ def test_plots_of_several_models_and_noises(pyplot):
     assert two.plot("loss", ax=ax, label="two") is ax
     assert ax.get_xscale() == "linear"
     assert [t.get_text() for t in ax.get_legend().texts] == ["one", "two", "without noise"]
-    assert len({line.get_color() for line in ax.lines}) == 2
+    colors = [line.get_color() for line in ax.lines]
+    assert colors[0] == colors[1] != colors[2] == colors[3]
     assert len(pyplot.get_fignums()) == 1
     result = sweep(network(), (X, Y), noise=[None, noises.Uniform])
     ax = result.plot(label="net")

@@ -269,6 +269,37 @@ def test_printed():
     assert lines[start + 3].split()[:4] == ["d", "-0.6000", "0.3000", "0.1414"]
 
 
+def test_of_many_layers_the_most_fragile_are_shown():
+    result = made({f"layer{i}": [0.9 - 0.01 * i] for i in range(30)})
+    lines = str(result).splitlines()
+    assert [line.split()[0] for line in lines[3:13]] == [f"layer{i}" for i in range(29, 19, -1)]
+    assert lines[13].strip() == "... and 20 less fragile: see `table()`"
+    assert len(result.table().splitlines()) == 1 + 2 * 32
+    assert len(result.plot().patches) == 10
+    assert len(result.plot(top=None).patches) == 30
+    assert result._repr_html_().count("<tr>") == 2 * 11
+    with pytest.raises(ValueError, match="Invalid `top`"):
+        result.plot(top=0)
+
+
+def test_parts_add_up_to_the_whole():
+    whole = measure(network(), (X, Y), 0.5, draws=3)
+    parts = [measure(network(), (X, Y), 0.5, draws=each) for each in (range(2, 3), range(2))]
+    assert parts[0] + parts[1] == whole
+    with pytest.raises(TypeError):
+        parts[0] + 1
+
+
+def test_names_do_not_depend_on_what_was_built_before(tmp_path):
+    model = network()
+    model.optimizer.build(model.trainable_variables)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    results = [measure(each, (X, Y), 0.5, by="variable") for each in (model, network(), loaded)]
+    for result in results[1:]:
+        assert list(result.summaries("loss")) == list(results[0].summaries("loss"))
+
+
 def test_json_and_dataframe():
     result = made(VALUES)
     assert SensitivityResult.from_json(result.to_json()) == result != made({"a": [0.5]})
