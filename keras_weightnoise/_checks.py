@@ -83,6 +83,16 @@ def check_magnitude(name: str, value: object, *, most: float = math.inf) -> None
         raise ValueError(f"Invalid `{name}`. Expected {expected}. Received: {name}={value!r}")
 
 
+def check_amount(name: str, value: object) -> None:
+    """Raises unless `value` is a finite number >= 0."""
+    if is_schedule(value) or not is_number(value):
+        raise TypeError(
+            f"Invalid `{name}`. Expected a number. "
+            f"Received: {name}={value!r} (of type {type(value).__name__})"
+        )
+    check_magnitude(name, value)
+
+
 def check_bits(value: object) -> None:
     """Raises unless `bits` is an integer in [2, 16]: what `float32` arithmetic rounds exactly."""
     check_integer("bits", value, 2, 16)

@@ -6,6 +6,7 @@ whatever uses them, because it would draw again for each use.
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -60,6 +61,16 @@ def _compile(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return tf.function(  # type: ignore[no-any-return]
         functools.partial(function), jit_compile=True, autograph=False
     )
+
+
+@functools.cache
+def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    return _compile(function)
+
+
+def compiled(function: Callable[..., Any], elements: int) -> Callable[..., Any]:
+    """A function of tensors with so many elements: fused by XLA where that is faster, else itself."""
+    return _kernel(function) if worth_compiling(elements) else function
 
 
 def worth_compiling(elements: int) -> bool:

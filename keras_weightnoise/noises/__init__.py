@@ -21,9 +21,11 @@ from keras_weightnoise.noises.noise import (
     Schedule,
     name_magnitudes,
 )
+from keras_weightnoise.noises.pcm import PCM
 from keras_weightnoise.noises.quantization import PseudoQuantization, Quantization
 
 __all__ = [
+    "PCM",
     "BitFlip",
     "Compose",
     "Draw",

@@ -37,7 +37,16 @@ EVERY = [
     N.StuckAt(0.1),
     N.StuckAt(0.1, "min"),
     N.BitFlip(0.05, bits=6),
+    N.PCM(3600.0),
+    N.PCM(3600.0, compensation="global", one_chip=True),
+    N.Gaussian(0.1, generator="philox"),
+    N.StuckAt(0.1, generator="philox") + N.TruncatedGaussian(0.1, "max", generator="philox"),
     N.Compose([N.Quantization(4), N.Gaussian(0.05, "max"), N.StuckAt(0.1, "max")]),
+]
+NEW_IN_EACH_STEP = [
+    noise
+    for noise in EVERY
+    if {draw.new_for for member in noise.members for draw in member.draws} == {"step"}
 ]
 each_noise = pytest.mark.parametrize("noise", EVERY, ids=repr)
 
@@ -271,7 +280,7 @@ def test_bit_errors_of_a_quantized_network():
 
 
 @pytest.mark.parametrize("other", [{"seed": 2}, {"step": 1}, {"start": 10**6}], ids=str)
-@pytest.mark.parametrize("noise", [n for n in EVERY if n != N.Quantization(4)], ids=repr)
+@pytest.mark.parametrize("noise", NEW_IN_EACH_STEP, ids=repr)
 def test_draws_are_independent(noise, other):
     # Columns of two weights each, so that what varies besides is the noise.
     w = np.tile(normal((2, 500)), (250, 1))
@@ -396,6 +405,8 @@ def test_same_values_with_and_without_xla(noise):
 
     eager = noisy(noise, w, 5)
     np.testing.assert_allclose(tf.function(values)(w, step), eager, rtol=1e-5, atol=2e-6)
+    if any(member.generator == "philox" for member in noise.members):
+        return  # TensorFlow's normals differ there.
     compiled = tf.function(values, jit_compile=True)(w, step)
     np.testing.assert_allclose(compiled, eager, rtol=1e-5, atol=2e-6)
 
@@ -427,7 +438,9 @@ def at_zero(noise):
     return changed
 
 
-@each_noise
+@pytest.mark.parametrize(
+    "noise", [n for n in EVERY if all(m.clean_at_zero for m in n.members)], ids=repr
+)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
 def test_magnitude_zero_is_no_noise(noise, dtype):
     w = normal((60, 70))
