@@ -13,6 +13,8 @@ from keras_weightnoise._weights.reachable import Layer, Variable
 # With a `keras.Variable` and a `keras.Layer`, which are `Any`.
 Selector = str | Layer | type | Callable[[Variable], bool] | Sequence[Any]
 
+_OTHER = "left out by another selector"
+
 
 def check_selectors(**selectors: object) -> None:
     """Raises unless each argument is a selector, or `None`: see `check_selector`."""
@@ -77,6 +79,7 @@ def matching(
     selector: Selector | None,
     *,
     frozen: bool | None = None,
+    other: str = _OTHER,
 ) -> set[int]:
     """The ids of the candidates that a selector matches. Raises if there are none.
 
@@ -86,16 +89,17 @@ def matching(
         name: The argument's name, for the error.
         selector: A selector, or `None` for all of them.
         frozen: What the user's argument of this name is, for the error. Defaults to `None`: there is none.
+        other: Why weights that noise could be added to are no candidates, for the error.
     """
     if isinstance(selector, list | tuple):
-        each_found = (matching(root, candidates, name, each, frozen=frozen) for each in selector)
-        return set().union(*each_found)
+        options: dict[str, Any] = {"frozen": frozen, "other": other}
+        return set().union(*(matching(root, candidates, name, s, **options) for s in selector))
     found = matched(root, candidates, selector)
     if not found and selector is not None:
         advice = _advice(root, selector) if frozen is False else ""
         raise ValueError(
             f"`{name}` matches no eligible variable of {root.name!r}. "
-            f"Received: {name}={selector!r}.{advice}{listing(root, candidates)}"
+            f"Received: {name}={selector!r}.{advice}{listing(root, candidates, other)}"
         )
     return found
 
@@ -140,7 +144,7 @@ def _advice(root: Layer, selector: Selector) -> str:
     return " What it matches is frozen, which noise reaches with `frozen=True`."
 
 
-def listing(root: Layer, eligible: Sequence[Variable]) -> str:
+def listing(root: Layer, eligible: Sequence[Variable], other: str = _OTHER) -> str:
     """The variables of a layer, and why those that are not eligible are not, for an error."""
     everything = root.variables
     if not everything:
@@ -150,17 +154,17 @@ def listing(root: Layer, eligible: Sequence[Variable]) -> str:
     learned = {id(v) for v in reachable.learned(root)}
     lines = []
     for v, name in zip(everything, reachable.relative_names(root, everything), strict=True):
-        reason = "" if id(v) in ids else why_not_eligible(v, owners[id(v)], id(v) in learned)
+        reason = "" if id(v) in ids else why_not_eligible(v, owners[id(v)], id(v) in learned, other)
         lines.append(f"  {name}{reason and f'  (not eligible: {reason})'}")
     return " Its variables are:\n" + "\n".join(lines)
 
 
-def why_not_eligible(variable: Variable, layer: Layer, learned: bool) -> str:
-    """Why a variable is not eligible for noise, in a few words."""
+def why_not_eligible(variable: Variable, layer: Layer, learned: bool, other: str = _OTHER) -> str:
+    """Why a variable is not eligible for noise, in a few words; `other` if it could be."""
     if layer.quantization_mode is not None and not (learned and is_float(variable)):
         return f"quantized to {layer.quantization_mode}"
     if not is_float(variable):
         return f"of dtype {variable.dtype}"
     if not learned:
         return "state of its layer, not learned"
-    return "left out by another selector" if variable.trainable else "frozen"
+    return other if variable.trainable else "frozen"

@@ -9,9 +9,10 @@ import numpy as np
 
 from keras_weightnoise._checks import check_model
 from keras_weightnoise._weights.reachable import Layer
+from keras_weightnoise._weights.selectors import Selector, check_selectors
 from keras_weightnoise.layers._estimators import Estimator
 from keras_weightnoise.layers.gaussian_weight_noise import GaussianWeightNoise
-from keras_weightnoise.models._layer_selection import LayerSelector, chains, choose, is_noisy
+from keras_weightnoise.models._layer_selection import chains, choose, is_noisy
 from keras_weightnoise.models._rebuilding import compile_like, is_graph, rebuild
 from keras_weightnoise.noises import Scale
 
@@ -24,9 +25,10 @@ def add_weight_noise(
     *,
     relative_to: Scale | None = None,
     estimator: Estimator = "shared",
-    layers: LayerSelector | None = None,
-    exclude: LayerSelector | None = None,
+    variables: Selector | None = None,
+    exclude: Selector | None = None,
     seed: int | None = None,
+    **others: Any,
 ) -> Any:
     """Returns a copy of a model with noisy kernels in training: `w' = w + stddev * scale(w) * n`.
 
@@ -46,18 +48,19 @@ def add_weight_noise(
         relative_to: The scale: see `GaussianWeightNoise`. Defaults to `None`.
         estimator: What each example of a batch sees of the noise: see `GaussianWeightNoise`. Defaults
             to `"shared"`.
-        layers: Which layers: a regular expression searched in `layer.name`, a layer, a layer class, a
-            function of a layer that returns a bool, or a list of these. A nested model stands for the
-            layers in it. `None`: every layer that has trainable kernels, and that `estimator` applies
-            to; those that cannot be wrapped are left out with a warning, which are quantized ones, and
-            `keras.layers.SpectralNormalization`, which overwrites its kernel. Kernels are float weights
-            of rank 2 and above, as in Dense, convolutions, Embedding, recurrent layers, attention and
-            layers of your own. LayerNormalization and PReLU have none, and BatchNormalization neither. Of
-            a layer with LoRA, the trainable factors are perturbed. Layers that are wrapped already stay
-            as they are. Defaults to `None`.
+        variables: Which kernels: a regular expression searched in `variable.path`, a variable, a layer, a
+            layer class, a function of a variable that returns a bool, or a list of these; `"kernels"` are
+            all. Never a bias, gamma or beta: for these, wrap the layer yourself. A layer is wrapped if one
+            of its kernels is selected, and frozen ones are if they are selected by name. `None`: the kernels
+            of every layer that has trainable ones, and that `estimator` applies to; layers that cannot be
+            wrapped are left out with a warning, which are quantized ones, and
+            `keras.layers.SpectralNormalization`, which overwrites its kernel. For what a kernel is, see
+            `GaussianWeightNoise`. Of a layer with LoRA, the trainable factors are perturbed. Layers that
+            are wrapped already stay as they are. Defaults to `None`.
         exclude: Which of these not, in the same terms. Defaults to `None`.
         seed: Int in [0, 2^32), from which each wrapper gets one of its own, whatever else is wrapped.
             `None`: each takes one from what `keras.utils.set_random_seed` seeds. Defaults to `None`.
+        **others: None. `layers` is refused with what to give in its place.
 
     Returns:
         A model of the class of `model`, compiled as it is, with an optimizer that begins anew.
@@ -75,7 +78,7 @@ def add_weight_noise(
     >>> import keras
     >>> from keras_weightnoise import add_weight_noise, strip_weight_noise
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="head")])
-    >>> noisy = add_weight_noise(model, 0.1, layers="head", seed=1)
+    >>> noisy = add_weight_noise(model, 0.1, variables="head", seed=1)
     >>> x = keras.ops.ones((2, 4))
     >>> bool(keras.ops.all(noisy(x) == model(x)))
     True
@@ -84,7 +87,13 @@ def add_weight_noise(
     >>> type(strip_weight_noise(noisy).get_layer("head")).__name__
     'Dense'
     """
+    for name, value in others.items():
+        advice = " It is `variables`, here as everywhere." if name == "layers" else ""
+        raise TypeError(
+            f"`add_weight_noise` has no argument `{name}`.{advice} Received: {name}={value!r}"
+        )
     _check_graph(model, "add_weight_noise", "Train it with `WeightNoiseCallback`")
+    check_selectors(variables=variables, exclude=exclude)
     arguments: dict[str, Any] = {
         "stddev": stddev,
         "relative_to": relative_to,
@@ -92,7 +101,7 @@ def add_weight_noise(
     }
     # Checks them.
     GaussianWeightNoise(keras.layers.Dense(1, name="any"), **arguments, seed=seed, name="any")
-    chosen = {id(layer) for layer in choose(model, layers, exclude, estimator)}
+    chosen = choose(model, variables, exclude, estimator)
     places = {id(layer): place for place, (layer, *_) in enumerate(chains(model))}
 
     def replace(layer: Layer, copy: Callable[[Layer], Layer]) -> Layer:
@@ -101,6 +110,7 @@ def add_weight_noise(
         return GaussianWeightNoise(
             copy(layer),
             **arguments,
+            variables=chosen[id(layer)],
             seed=None if seed is None else _seed_of(seed, places[id(layer)]),
             name=layer.name,
             trainable=layer.trainable,

@@ -306,31 +306,52 @@ class Hidden(layers.Dense):
 
 
 @pytest.mark.parametrize(
-    ("layer_selector", "exclude", "wrapped"),
+    ("variables", "exclude", "wrapped"),
     [
         ("deep|top", None, ["deep", "top"]),
-        ("^inner$", None, ["deep", "middle"]),
+        ("^inner/", None, ["deep", "middle"]),
+        ("^(top|inner/innermost)", None, ["deep", "top"]),
         (layers.Dense, None, ["deep", "middle", "top"]),
         (layers.Dense, "middle", ["deep", "top"]),
         (keras.Sequential, None, ["deep"]),
-        (lambda layer: layer.name.startswith("m"), None, ["middle"]),
+        (lambda model: lambda variable: "middle" in variable.path, None, ["middle"]),
         (lambda model: by_name(model, "deep"), None, ["deep"]),
+        (lambda model: by_name(model, "deep").kernel, None, ["deep"]),
         (lambda model: [by_name(model, "inner"), "top"], None, ["deep", "middle", "top"]),
         (None, lambda model: by_name(model, "inner"), ["top"]),
+        ("kernels", None, ["deep", "middle", "top"]),
         (None, ["deep", "top"], ["middle"]),
     ],
 )
-def test_layers(layer_selector, exclude, wrapped):
+def test_selected(variables, exclude, wrapped):
     model = nested()
 
     def resolve(selector):
-        if callable(selector) and not isinstance(selector, type):
-            result = selector(model)
-            return selector if isinstance(result, bool) else result
-        return selector
+        made = callable(selector) and not isinstance(selector, type)
+        return selector(model) if made else selector
 
-    noisy = add_weight_noise(model, layers=resolve(layer_selector), exclude=resolve(exclude))
+    noisy = add_weight_noise(model, variables=resolve(variables), exclude=resolve(exclude))
     assert sorted(noisy_layers(noisy)) == wrapped
+
+
+@pytest.mark.parametrize(
+    ("arguments", "perturbed"),
+    [
+        ({}, {"query", "key", "value", "attention_output"}),
+        ({"variables": "query"}, {"query"}),
+        ({"exclude": ["query", "value/kernel"]}, {"key", "attention_output"}),
+    ],
+)
+def test_only_the_selected_kernels_of_a_layer_are_perturbed(arguments, perturbed, tmp_path):
+    query, value = keras.Input((3, 4)), keras.Input((5, 4))
+    model = keras.Model([query, value], layers.MultiHeadAttention(2, 2, name="mha")(query, value))
+    noisy = add_weight_noise(model, 0.1, **arguments)
+    noisy.save(tmp_path / "model.keras")
+    for each in (noisy, keras.saving.load_model(tmp_path / "model.keras")):
+        wrapper = each.get_layer("mha")
+        targets = wrapper._select(wrapper.layer)
+        names = reachable.relative_names(wrapper.layer, [target.variable for target in targets])
+        assert set(names) == {f"{name}/kernel" for name in perturbed}
 
 
 def test_frozen_layers_are_wrapped_only_if_selected():
@@ -338,7 +359,7 @@ def test_frozen_layers_are_wrapped_only_if_selected():
     inner = model.get_layer("inner")
     inner.trainable = False
     assert noisy_layers(add_weight_noise(model)) == ["top"]
-    noisy = add_weight_noise(model, layers="deep", seed=1)
+    noisy = add_weight_noise(model, variables="deep", seed=1)
     (deep,) = (
         each for each in reachable.sublayers(noisy) if each.name == "deep" and "layer" in vars(each)
     )
@@ -379,7 +400,7 @@ def test_the_estimator_picks_its_layers():
     with pytest.raises(ValueError, match=r"No layer .* left to wrap(.|\n)*estimator='flipout'"):
         add_weight_noise(model, estimator="flipout")
     with pytest.raises(ValueError, match="'flipout' does not apply to this layer"):
-        add_weight_noise(model, estimator="flipout", layers="lstm")
+        add_weight_noise(model, estimator="flipout", variables="lstm")
     noisy = add_weight_noise(convolutional(), estimator="flipout", relative_to="max")
     assert noisy_layers(noisy) == ["conv"]
     assert noisy.get_layer("conv").relative_to == "max"
@@ -410,8 +431,8 @@ def quantized():
 )
 def test_what_cannot_be_wrapped(make, name, message):
     model = make()
-    with pytest.raises(ValueError, match=rf"Not all that is selected.*{message}.*layers={name}"):
-        add_weight_noise(model, layers=name)
+    with pytest.raises(ValueError, match=rf"Not all that is selected.*{message}.*variables={name}"):
+        add_weight_noise(model, variables=name)
     with pytest.warns(UserWarning, match=f"Left without weight noise: .*{message}"):
         noisy = add_weight_noise(model)
     assert name not in noisy_layers(noisy)
@@ -424,7 +445,7 @@ def test_lora_factors_are_perturbed():
     model = sequential()
     model.get_layer("head").enable_lora(2)
     scatter(model)
-    noisy = add_weight_noise(model, layers="head", seed=1)
+    noisy = add_weight_noise(model, variables="head", seed=1)
     x = x_for(model)
     np.testing.assert_array_equal(outputs(noisy, x)[0], outputs(model, x)[0])
     assert np.any(outputs(noisy, x, training=True)[0] != outputs(model, x, training=True)[0])
@@ -443,22 +464,25 @@ def test_reads_that_are_hidden_are_found_in_training():
     ("arguments", "error", "message"),
     [
         (
-            {"layers": "nowhere"},
+            {"variables": "nowhere"},
             ValueError,
-            r"`layers` matches no eligible layer.*layers='nowhere'",
+            r"`variables` matches no eligible variable.*variables='nowhere'.*  hidden/kernel\n"
+            r".*  hidden/bias  \(not eligible: no kernel, or in a wrapper already\)",
         ),
-        ({"layers": "nowhere"}, ValueError, r"The layers are:\n.*hidden \(Dense\)\n.*not eligible"),
-        ({"layers": layers.ReLU}, ValueError, r"`layers` matches no eligible"),
-        ({"layers": layers.BatchNormalization}, ValueError, r"`layers` matches no eligible"),
-        ({"layers": layers.Dense(2)}, ValueError, r"`layers` matches no eligible"),
-        ({"layers": ["head", "nowhere"]}, ValueError, r"`layers` matches no eligible"),
-        ({"layers": lambda layer: False}, ValueError, r"`layers` matches no eligible"),
+        ({"variables": layers.ReLU}, ValueError, r"`variables` matches no eligible"),
+        ({"variables": "bias"}, ValueError, r"`variables` matches no eligible"),
+        ({"variables": layers.BatchNormalization}, ValueError, r"`variables` matches no eligible"),
+        ({"variables": layers.Dense(2)}, ValueError, r"`variables` matches no eligible"),
+        ({"variables": ["head", "nowhere"]}, ValueError, r"`variables` matches no eligible"),
+        ({"variables": lambda variable: False}, ValueError, r"`variables` matches no eligible"),
         ({"exclude": "nowhere"}, ValueError, r"`exclude` matches no eligible"),
         ({"exclude": layers.Dense}, ValueError, r"No layer of 'plain' is left to wrap"),
-        ({"layers": "["}, ValueError, r"Invalid `layers`.*Received: layers='\['"),
-        ({"layers": 3}, TypeError, r"Invalid `layers`.*Received: layers=3"),
-        ({"layers": []}, TypeError, r"Invalid `layers`.*Received: layers=\[\]"),
-        ({"layers": int}, TypeError, r"Invalid `layers`.*Received: layers=<class 'int'>"),
+        ({"variables": "["}, ValueError, r"Invalid `variables`.*Received: variables='\['"),
+        ({"variables": 3}, TypeError, r"Invalid `variables`.*Received: variables=3"),
+        ({"variables": []}, ValueError, r"Invalid `variables`.*Received: variables=\[\]"),
+        ({"variables": int}, TypeError, r"Invalid `variables`.*Received: variables=<class 'int'>"),
+        ({"layers": "head"}, TypeError, r"no argument `layers`. It is `variables`.*layers='head'"),
+        ({"colour": 1}, TypeError, r"no argument `colour`. Received: colour=1"),
         ({"exclude": keras.Variable}, TypeError, r"Invalid `exclude`"),
         ({"stddev": -1.0}, ValueError, r"Invalid `stddev`"),
         ({"stddev": "much"}, TypeError, r"Invalid `stddev`"),
@@ -490,7 +514,7 @@ def test_seeds():
     first = seeds(seed=1)
     assert len(set(first.values())) == 3
     assert seeds(seed=1) == first
-    assert seeds(seed=1, layers="deep") == {"deep": first["deep"]}
+    assert seeds(seed=1, variables="deep") == {"deep": first["deep"]}
     assert not set(seeds(seed=2).values()) & set(first.values())
     keras.utils.set_random_seed(5)
     unseeded = seeds()
@@ -604,7 +628,7 @@ def test_ties_that_configurations_do_not_tell():
     dense = layers.Dense(3)
     model = keras.Sequential([keras.Input((4,)), dense, Tied(dense)])
     with pytest.raises(ValueError, match=r"cannot be rebuilt: .* variables of the shapes"):
-        add_weight_noise(model, layers="dense")
+        add_weight_noise(model, variables="dense")
 
 
 # Stripping.
@@ -732,7 +756,7 @@ def test_fit_trains_under_noise():
     x, y = np.ones((8, 4)), np.ones((8, 1))
     moved = {}
     for name in ("hidden", "head"):
-        noisy = add_weight_noise(model, 0.5, layers=name, seed=1)
+        noisy = add_weight_noise(model, 0.5, variables=name, seed=1)
         noisy.fit(x, y, verbose=0)
         moved[name] = [bool(np.any(w)) for w in strip_weight_noise(noisy).get_weights()]
     # Noise in the head reaches the gradient of the hidden layer, and the other way round.
