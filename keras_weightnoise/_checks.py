@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
+
+from keras_weightnoise._types import VARIABLE_TYPES
 
 
 def check_model(model: object, kind: type = keras.Model) -> None:
@@ -68,13 +71,20 @@ def is_schedule(value: object) -> bool:
     return isinstance(value, keras.optimizers.schedules.LearningRateSchedule)
 
 
+def is_scalar_tensor(value: Any) -> bool:
+    """Whether `value` is a scalar tensor or variable of floats."""
+    if not (isinstance(value, VARIABLE_TYPES) or tf.is_tensor(value)):
+        return False
+    return tf.as_dtype(value.dtype).is_floating and tuple(value.shape) == ()
+
+
 def check_magnitude(name: str, value: object, *, most: float = math.inf) -> None:
-    """Raises unless `value` is a finite number in [0, `most`] or a schedule."""
-    if is_schedule(value):
+    """Raises unless `value` is a finite number in [0, `most`], a scalar tensor, or a schedule."""
+    if is_schedule(value) or is_scalar_tensor(value):
         return
     if not is_number(value):
         raise TypeError(
-            f"Invalid `{name}`. Expected a number or a "
+            f"Invalid `{name}`. Expected a number, a scalar tensor or variable of floats, or a "
             "`keras.optimizers.schedules.LearningRateSchedule`. "
             f"Received: {name}={value!r} (of type {type(value).__name__})"
         )
@@ -85,7 +95,7 @@ def check_magnitude(name: str, value: object, *, most: float = math.inf) -> None
 
 def check_amount(name: str, value: object) -> None:
     """Raises unless `value` is a finite number >= 0."""
-    if is_schedule(value) or not is_number(value):
+    if not is_number(value):
         raise TypeError(
             f"Invalid `{name}`. Expected a number. "
             f"Received: {name}={value!r} (of type {type(value).__name__})"

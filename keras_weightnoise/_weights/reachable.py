@@ -5,15 +5,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from keras_weightnoise._not_public import own_trainable_variables
+from keras_weightnoise._types import VARIABLE_TYPES
 
 Variable = Any  # keras.Variable; Keras ships no types.
 Layer = Any
-
-# In Keras 3.5 the variables of layers are no `keras.Variable`s, but of the base class of that.
-VARIABLE_TYPES = (keras.Variable.__bases__[0], tf.Variable)
 
 
 def is_variable(value: object) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_weightnoise._types import Tensor
+from keras_weightnoise._types import VARIABLE_TYPES, Tensor
 from keras_weightnoise._weights import reachable
 from keras_weightnoise._weights.reachable import Layer, Variable
 from keras_weightnoise._weights.values import stored_values
@@ -84,7 +84,7 @@ def reachable_variables(model: Layer) -> list[Variable]:
     That is Keras's variables and TensorFlow's, in layers, metrics, seed generators, `tf.Module`s, objects of
     classes of one's own, and containers of these. Optimizers are left out: no call changes them.
     """
-    return _reachable(model, reachable.VARIABLE_TYPES)
+    return _reachable(model, VARIABLE_TYPES)
 
 
 def _reachable(root: Any, kind: Any) -> list[Any]:

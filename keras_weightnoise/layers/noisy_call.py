@@ -17,7 +17,8 @@ import keras
 import tensorflow as tf
 
 from keras_weightnoise import noises
-from keras_weightnoise._types import Tensor
+from keras_weightnoise._checks import check_flag
+from keras_weightnoise._types import VARIABLE_TYPES, Tensor
 from keras_weightnoise._weights import perturbation, selectors
 from keras_weightnoise._weights.building import build
 from keras_weightnoise._weights.reachable import Layer
@@ -37,6 +38,7 @@ def noisy_call(
     step: int | Tensor,
     variables: Selector | None = None,
     exclude: Selector | None = None,
+    frozen: bool = False,
     **kwargs: Any,
 ) -> Any:
     """Calls a layer or model once with noise on its weights: `f(x; w + n(seed, step))`.
@@ -63,16 +65,21 @@ def noisy_call(
     Args:
         layer_or_model: A `keras.Layer` or `keras.Model` whose variables exist.
         noise: One of `keras_weightnoise.noises`, or a standard deviation or schedule of it, which means
-            `noises.Gaussian(stddev=noise)`. A schedule is evaluated at `step`. Or a mapping from
+            `noises.Gaussian(stddev=noise)`. A schedule is evaluated at `step`. A scalar tensor or variable
+            serves as a magnitude that adapts; to learn one, which takes its gradient, see
+            `VariationalWeightNoise`. Or a mapping from
             selectors to such, or a list of pairs, as `WeightNoiseCallback` takes.
         *args: Positional arguments of the call.
         seed: Scalar integer (a Python int, tensor or variable), modulo 2^32.
-        step: Scalar integer (a Python int, tensor or variable), modulo 2^32.
+        step: Scalar integer (a Python int, tensor or variable), modulo 2^32. A `tf.function` is traced anew
+            for each Python int it is called with: give it a tensor or the optimizer's `iterations`.
         variables: Which variables: `"kernels"` (what multiplies what comes in, such as kernels and
             embeddings; never a bias, gamma or beta), a regular expression searched in `variable.path`, a
             variable, a layer, a layer class, a function of a variable that returns a bool, or a list of
             these. `None`: every trainable float variable. Defaults to `None`.
         exclude: Which of these not, in the same terms. Defaults to `None`.
+        frozen: Whether frozen weights are noisy, too, such as the base weights under LoRA or the trunk in
+            fine-tuning: on noisy hardware all weights are, trained or not. Defaults to `False`.
         **kwargs: Keyword arguments of the call.
 
     Returns:
@@ -115,11 +122,12 @@ def noisy_call(
             "Invalid `layer_or_model`. Expected a `keras.Layer` or a `keras.Model`. "
             f"Received: layer_or_model={layer_or_model} (of type {type(layer_or_model).__name__})"
         )
+    check_flag("frozen", frozen)
     rules = get_rules(noise)
     selectors.check_selectors(variables=variables, exclude=exclude)
     seed, step = _integer("seed", seed), _integer("step", step)
     build(layer_or_model, args, kwargs)
-    assigned = assign(layer_or_model, rules, variables, exclude)
+    assigned = assign(layer_or_model, rules, variables, exclude, frozen=frozen)
     return call_under_noise(layer_or_model, assigned, args, kwargs, seed=seed, step=step)
 
 
@@ -188,7 +196,7 @@ def _integer(name: str, value: Any) -> Tensor:
     """A scalar integer as a tensor."""
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
         return tf.constant(int(value) % 2**32, tf.int64)
-    if isinstance(value, keras.Variable | tf.Variable) or tf.is_tensor(value):
+    if isinstance(value, VARIABLE_TYPES) or tf.is_tensor(value):
         tensor = tf.convert_to_tensor(value)
         if tensor.dtype.is_integer and tensor.shape.rank == 0:
             return tensor

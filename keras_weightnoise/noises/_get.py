@@ -10,7 +10,7 @@ def get(noise: Any) -> Any:
     """Returns a noise model: a number or schedule s means `Gaussian(stddev=s)`.
 
     Args:
-        noise: A `Noise`, its serialized form, a float, or a schedule.
+        noise: A `Noise`, its serialized form, a float, a scalar tensor or variable, or a schedule.
 
     Returns:
         A `Noise`.
@@ -31,8 +31,9 @@ def coerce(noise: Any) -> Any:
 def message(noise: object, hint: str = "") -> str:
     """What is wrong with something that stands for no noise."""
     return (
-        "Invalid `noise`. Expected a number (the standard deviation of Gaussian noise), a "
-        "`keras.optimizers.schedules.LearningRateSchedule`, or one of `keras_weightnoise.noises`"
+        "Invalid `noise`. Expected a number (the standard deviation of Gaussian noise), a scalar tensor or "
+        "variable of it, a `keras.optimizers.schedules.LearningRateSchedule`, or one of "
+        "`keras_weightnoise.noises`"
         f"{hint}. Received: noise={noise!r} (of type {type(noise).__name__})"
     )
 

@@ -8,10 +8,10 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from keras_weightnoise._checks import check_flag
+from keras_weightnoise._checks import check_flag, is_scalar_tensor
 from keras_weightnoise._random import laws
-from keras_weightnoise._types import Tensor
-from keras_weightnoise.noises._get import coerce
+from keras_weightnoise._types import VARIABLE_TYPES, Tensor
+from keras_weightnoise.noises._get import coerce, message
 from keras_weightnoise.noises._scales import Scale, check_scale, scale
 from keras_weightnoise.noises.noise import Draw, Magnitude, Noise
 
@@ -47,8 +47,9 @@ class Gaussian(Additive):
 
     Args:
         stddev: Float >= 0, or a `keras.optimizers.schedules.LearningRateSchedule` evaluated at the
-            optimizer step. In units of the weights where `relative_to` is `None`, else of that
-            scale. Defaults to `0.01`.
+            optimizer step, or a scalar tensor or variable, read at each draw: for a magnitude that adapts
+            (no gradient reaches it, and it is saved as the value it has then). In units of the weights where
+            `relative_to` is `None`, else of that scale. Defaults to `0.01`.
         relative_to: The scale, read from the clean weight. `None`: 1. `"std"`, `"rms"`, `"max"`
             (the largest |w|) and `"range"` (largest minus smallest): of the whole variable.
             `"channel_max"` (largest |w|) and `"filter_norm"` (L2 norm): of each output channel,
@@ -205,5 +206,13 @@ def _of_number(noise: Magnitude) -> Gaussian:
         ) from error
 
 
+def _of_tensor(noise: Tensor) -> Gaussian:
+    if not is_scalar_tensor(noise):
+        raise TypeError(message(noise))
+    return Gaussian(stddev=noise)
+
+
 coerce.register(numbers.Real, _of_number)
+for _kind in (tf.Tensor, *VARIABLE_TYPES):
+    coerce.register(_kind, _of_tensor)
 coerce.register(keras.optimizers.schedules.LearningRateSchedule, _of_number)

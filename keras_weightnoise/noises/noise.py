@@ -10,13 +10,19 @@ from typing import Any, ClassVar, Literal, get_args
 import keras
 import tensorflow as tf
 
-from keras_weightnoise._checks import check_choice, check_magnitude, is_number, is_schedule
+from keras_weightnoise._checks import (
+    check_choice,
+    check_magnitude,
+    is_number,
+    is_scalar_tensor,
+    is_schedule,
+)
 from keras_weightnoise._random.laws import Law
 from keras_weightnoise._types import Tensor
 from keras_weightnoise.noises._get import coerce, message
 
 Schedule = Any  # `keras.optimizers.schedules.LearningRateSchedule`; Keras ships no types.
-Magnitude = float | Schedule
+Magnitude = float | Tensor | Schedule
 Generator = Literal["threefry", "philox"]
 
 
@@ -84,7 +90,7 @@ class Noise:
 
     @property
     def magnitudes(self) -> tuple[Magnitude, ...]:
-        """How much, for each of `members`: a float, or a schedule of the optimizer step."""
+        """How much, for each of `members`: a float, a scalar tensor, or a schedule of the optimizer step."""
         return (getattr(self, self.magnitude_name),)
 
     def magnitudes_at(self, step: Tensor) -> tuple[Tensor, ...]:
@@ -245,7 +251,12 @@ def _arguments(noise: Noise) -> list[dataclasses.Field[Any]]:
 
 def _stands_for_noise(other: object) -> bool:
     """Whether there is something to compose, if only an error about its value."""
-    return isinstance(other, Noise) or is_number(other) or is_schedule(other)
+    return (
+        isinstance(other, Noise)
+        or is_number(other)
+        or is_schedule(other)
+        or is_scalar_tensor(other)
+    )
 
 
 def _kinds(base: type[Noise]) -> Iterator[type[Noise]]:

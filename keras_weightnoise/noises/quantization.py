@@ -7,7 +7,7 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from keras_weightnoise._checks import check_bits, check_flag, is_schedule
+from keras_weightnoise._checks import check_bits, check_flag, is_number
 from keras_weightnoise._random import laws
 from keras_weightnoise._types import Tensor
 from keras_weightnoise.noises.noise import Draw, Magnitude, Noise
@@ -70,7 +70,7 @@ class Quantization(Noise):
 
     @property
     def draws(self) -> tuple[Draw, ...]:
-        certain = not is_schedule(self.probability) and self.probability == 1.0
+        certain = is_number(self.probability) and self.probability == 1.0
         return () if certain else (Draw(laws.UNIFORM),)
 
     def perturb(

@@ -212,6 +212,9 @@ def test_a_functional_model_with_several_inputs():
         ({"step": tf.ones((2,), tf.int32)}, TypeError, "Invalid `step`"),
         ({"step": tf.ones(())}, TypeError, "Invalid `step`"),
         ({"noise": "0.1"}, TypeError, "Invalid `noise`"),
+        ({"noise": tf.ones((2,))}, TypeError, "Invalid `noise`.*scalar tensor"),
+        ({"noise": tf.constant(1)}, TypeError, "Invalid `noise`.*scalar tensor"),
+        ({"frozen": 1}, TypeError, "Invalid `frozen`"),
         ({"noise": -0.1}, ValueError, "Invalid `noise`"),
         ({"layer_or_model": lambda x: x}, TypeError, "Invalid `layer_or_model`"),
         ({"layer_or_model": layers.ReLU()}, ValueError, "at least one trainable float variable"),
@@ -433,3 +436,47 @@ def test_loops_and_branches_are_no_functions():
     expected = expected @ kernel * tf.where(tf.reduce_sum(expected) > 0, 1.0, -1.0) @ kernel
     np.testing.assert_allclose(outputs, expected, rtol=1e-3, atol=1e-4)
     assert np.any(tape.gradient(outputs, layer.kernel.value))
+
+
+@pytest.mark.parametrize("kind", [tf.constant, tf.Variable, keras.Variable], ids=str)
+def test_a_scalar_is_a_magnitude(kind):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    x = tf.ones((2, 4))
+    expected = noisy_call(model, 0.25, x, seed=1, step=2)
+    traces = []
+
+    @tf.function
+    def call(magnitude):
+        traces.append(magnitude)
+        return noisy_call(model, magnitude, x, seed=1, step=2)
+
+    np.testing.assert_array_equal(noisy_call(model, kind(0.25), x, seed=1, step=2), expected)
+    np.testing.assert_allclose(call(kind(0.25)), expected, rtol=1e-6)
+    relative = [("kernel", noises.Uniform(kind(0.25), "max"))]
+    np.testing.assert_array_equal(
+        noisy_call(model, relative, x, seed=1, step=2),
+        noisy_call(model, [("kernel", noises.Uniform(0.25, "max"))], x, seed=1, step=2),
+    )
+    if kind is tf.constant:
+        call(kind(0.5))
+        assert len(traces) == 1
+
+
+def test_a_variable_is_a_magnitude_that_adapts():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    x, magnitude = tf.ones((2, 4)), keras.Variable(0.0)
+    call = tf.function(lambda: noisy_call(model, magnitude, x, seed=1, step=2))
+    np.testing.assert_array_equal(call(), model(x))
+    magnitude.assign(0.5)
+    np.testing.assert_allclose(call(), noisy_call(model, 0.5, x, seed=1, step=2), rtol=1e-5)
+
+
+def test_frozen_weights_are_noisy_if_asked():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="base")])
+    model.trainable = False
+    x = tf.ones((2, 4))
+    with pytest.raises(ValueError, match=r"is frozen, which noise reaches with `frozen=True`"):
+        noisy_call(model, 0.1, x, seed=1, step=2, variables="base")
+    noisy = noisy_call(model, 0.1, x, seed=1, step=2, frozen=True)
+    model.trainable = True
+    np.testing.assert_array_equal(noisy, noisy_call(model, 0.1, x, seed=1, step=2))
