@@ -59,9 +59,20 @@ class Gaussian(Additive):
             `w' = w * (1 + stddev * n)` in law. Defaults to `None`.
         exact: Whether n is computed from its random bits to the last digit of `float32`. Otherwise,
             it is within 1e-5 of that, and drawn in about a third of the time. Defaults to `False`.
+        generator: What draws n. `"threefry"`: the library's own generator, the fastest, whose numbers are
+            the same under XLA to rounding. `"philox"`: `tf.random` itself, so that anyone can draw them
+            again. Those of a variable are
+            `tf.random.stateless_normal(shape, seed=[seed * 2**32 + step, start], alg="philox")`, where
+            `start` is the number of elements before it in `model.variables`, those of each variable
+            rounded up to a multiple of 64. TensorFlow's normals are others under XLA. (A noise's second
+            draw, and those of further noises in a composition, have 2**40 added to `start`, then 2**41
+            and so on. Uniform numbers are (b + 1/2) / 2^31 of the `int32` b of
+            `tf.random.stateless_uniform(shape, seed, None, None, tf.int32, alg="philox")`.) It draws no
+            `exact` numbers. Defaults to `"threefry"`.
 
     Raises:
-        ValueError: If `stddev` is negative or not finite, or `relative_to` is not one of these.
+        ValueError: If `stddev` is negative or not finite, `relative_to` is not one of these, or
+            `generator` is none, or not for these numbers.
         TypeError: If `stddev` is neither a number nor a schedule, or `exact` no bool.
 
     Example:
@@ -107,6 +118,7 @@ class TruncatedGaussian(Additive):
         stddev: Float >= 0, or a `keras.optimizers.schedules.LearningRateSchedule` evaluated at the
             optimizer step. In units of the weights, or of the scale. Defaults to `0.01`.
         relative_to: The scale: see `Gaussian`. Defaults to `None`.
+        generator: See `Gaussian`. Defaults to `"threefry"`.
 
     Raises:
         ValueError: If `stddev` is negative or not finite, or `relative_to` is no scale.
@@ -138,6 +150,7 @@ class Uniform(Additive):
         limit: Float >= 0, or a `keras.optimizers.schedules.LearningRateSchedule` evaluated at the
             optimizer step. In units of the weights, or of the scale. Defaults to `0.01`.
         relative_to: The scale: see `Gaussian`. Defaults to `None`.
+        generator: See `Gaussian`. Defaults to `"threefry"`.
 
     Raises:
         ValueError: If `limit` is negative or not finite, or `relative_to` is no scale.
@@ -176,6 +189,7 @@ class Rademacher(Additive):
             optimizer step. In units of the weights, or of the weight's own scale. Defaults to
             `0.01`.
         relative_to: The weight's own scale: see `Gaussian`. Defaults to `None`.
+        generator: See `Gaussian`. Defaults to `"threefry"`.
 
     Raises:
         ValueError: If `scale` is negative or not finite, or `relative_to` is no scale.

@@ -9,8 +9,10 @@ import tensorflow as tf
 
 from keras_weightnoise._checks import check_bits, check_choice
 from keras_weightnoise._random import laws
+from keras_weightnoise._random.laws import Law
 from keras_weightnoise._types import Tensor
-from keras_weightnoise.noises.noise import Draw, Magnitude, Noise
+from keras_weightnoise.noises._persistent import Persistent
+from keras_weightnoise.noises.noise import Magnitude
 from keras_weightnoise.noises.quantization import symmetric_step
 
 StuckValue = Literal["zero", "min", "max"]
@@ -18,34 +20,51 @@ StuckValue = Literal["zero", "min", "max"]
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class StuckAt(Noise):
+class StuckAt(Persistent):
     """Weights that are stuck: `w' = value` with probability `rate`, else `w' = w`.
 
     Use it for broken cells: the value is 0, or the least or the greatest weight of the variable.
     `StuckAt(r, "min") + StuckAt(r, "max")` has both. Which weights are stuck changes with each
-    draw. Gradient: straight through, `dL/dw = dL/dw'`, for the stuck weights too.
+    draw or, with `persistent=True`, with the chip. Gradient: straight through, `dL/dw = dL/dw'`, for
+    the stuck weights too.
 
     Args:
         rate: Float in [0, 1], or a `keras.optimizers.schedules.LearningRateSchedule` evaluated at
             the optimizer step. Defaults to `0.01`.
         value: `"zero"`, `"min"` or `"max"`. Defaults to `"zero"`.
+        persistent: Whether the cells are those of a chip. In training they then depend on the seed and
+            the variable alone, in every step; in sweeps, ensembles and `redraw`, draw d is chip d, and
+            draw 0 the chip of training with that seed. The cells at one rate are among those at each
+            higher rate. Defaults to `False`: new cells in each draw.
+        generator: See `Gaussian`. Defaults to `"threefry"`.
 
     Raises:
         ValueError: If `rate` is not in [0, 1], or `value` is not one of these.
-        TypeError: If `rate` is neither a number nor a schedule.
+        TypeError: If `rate` is neither a number nor a schedule, or `persistent` no bool.
 
     Example:
 
     >>> from keras_weightnoise import noises
     >>> noises.StuckAt(0.001, "max")
     StuckAt(rate=0.001, value='max')
+
+    A network that is trained around the known defects of one chip, and run on it:
+
+    >>> import keras, numpy as np
+    >>> from keras_weightnoise import WeightNoiseCallback, perturb_weights
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> defects = noises.StuckAt(0.1, persistent=True)
+    >>> x, y = np.ones((8, 4)), np.ones((8, 1))
+    >>> _ = model.fit(x, y, verbose=0, callbacks=[WeightNoiseCallback(defects, seed=7)])
+    >>> on_the_chip = perturb_weights(model, defects, seed=7)
     """
 
     rate: Magnitude = 0.01
     value: StuckValue = "zero"
     magnitude_name = "rate"
     most = 1.0
-    draws: ClassVar[tuple[Draw, ...]] = (Draw(laws.UNIFORM),)
+    law: ClassVar[Law] = laws.UNIFORM
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,7 +86,7 @@ class StuckAt(Noise):
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class BitFlip(Noise):
+class BitFlip(Persistent):
     """Flips bits of the weights' fixed-point code: each bit with probability `rate`.
 
     The code is `q = round(w / step)` in two's complement of `bits` bits, with
@@ -83,6 +102,8 @@ class BitFlip(Noise):
         rate: Float in [0, 1], or a `keras.optimizers.schedules.LearningRateSchedule` evaluated at
             the optimizer step: the probability that a bit is flipped. Defaults to `0.001`.
         bits: Integer in [2, 16]. Defaults to `8`.
+        persistent: Whether the flips are those of a chip: see `StuckAt`. Defaults to `False`.
+        generator: See `Gaussian`. Defaults to `"threefry"`.
 
     Raises:
         ValueError: If `rate` is not in [0, 1], or `bits` not in [2, 16].
@@ -102,7 +123,7 @@ class BitFlip(Noise):
     bits: int = 8
     magnitude_name = "rate"
     most = 1.0
-    draws: ClassVar[tuple[Draw, ...]] = (Draw(laws.UNIFORM),)
+    law: ClassVar[Law] = laws.UNIFORM
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,13 +9,15 @@ import tensorflow as tf
 
 from keras_weightnoise._checks import check_flag
 from keras_weightnoise._random import laws
+from keras_weightnoise._random.laws import Law
 from keras_weightnoise._types import Tensor
-from keras_weightnoise.noises.noise import Draw, Magnitude, Noise
+from keras_weightnoise.noises._persistent import Persistent
+from keras_weightnoise.noises.noise import Magnitude
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class LogNormal(Noise):
+class LogNormal(Persistent):
     """Multiplicative noise that keeps signs: `w' = w * exp(sigma * n)`, with n ~ N(0, 1).
 
     The median of w' is w; its mean is `w * exp(sigma^2 / 2)`. Use it for device variation, where
@@ -26,6 +28,8 @@ class LogNormal(Noise):
     Args:
         sigma: Float >= 0, or a `keras.optimizers.schedules.LearningRateSchedule` evaluated at the
             optimizer step: the standard deviation of `log(w' / w)`. Defaults to `0.1`.
+        persistent: Whether the factors are those of a chip: see `StuckAt`. Defaults to `False`.
+        generator: See `Gaussian`. Defaults to `"threefry"`.
 
     Raises:
         ValueError: If `sigma` is negative or not finite.
@@ -40,7 +44,7 @@ class LogNormal(Noise):
 
     sigma: Magnitude = 0.1
     magnitude_name = "sigma"
-    draws: ClassVar[tuple[Draw, ...]] = (Draw(laws.NORMAL),)
+    law: ClassVar[Law] = laws.NORMAL
 
     def perturb(
         self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
@@ -51,7 +55,7 @@ class LogNormal(Noise):
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class DropConnect(Noise):
+class DropConnect(Persistent):
     """Drops weights: `w' = m * w / (1 - rate)`, with m = 0 at probability `rate`, else 1.
 
     Use it as one would Dropout, on single weights in place of units. The division keeps the mean of
@@ -63,6 +67,8 @@ class DropConnect(Noise):
             the optimizer step: the probability that a weight is dropped. Defaults to `0.5`.
         rescale: Whether to divide by `1 - rate`. `False` for the lost connections of hardware.
             Defaults to `True`.
+        persistent: Whether the dropped weights are those of a chip: see `StuckAt`. Defaults to `False`.
+        generator: See `Gaussian`. Defaults to `"threefry"`.
 
     Raises:
         ValueError: If `rate` is not in [0, 1].
@@ -82,7 +88,7 @@ class DropConnect(Noise):
     rescale: bool = True
     magnitude_name = "rate"
     most = 1.0
-    draws: ClassVar[tuple[Draw, ...]] = (Draw(laws.UNIFORM),)
+    law: ClassVar[Law] = laws.UNIFORM
 
     def __post_init__(self) -> None:
         super().__post_init__()

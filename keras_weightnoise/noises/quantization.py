@@ -37,6 +37,7 @@ class Quantization(Noise):
         symmetric: Whether the grid is symmetric about zero. Defaults to `True`.
         per_channel: Whether each output channel (see `Gaussian`) has a step of its own, or the
             variable has one. Defaults to `False`.
+        generator: See `Gaussian`. Defaults to `"threefry"`.
 
     Raises:
         ValueError: If `bits` is not in [2, 16], or `probability` not in [0, 1].
@@ -107,6 +108,7 @@ class PseudoQuantization(Noise):
         bits: Integer in [2, 16].
         scale: Float >= 0, or a `keras.optimizers.schedules.LearningRateSchedule` evaluated at the
             optimizer step: a factor on the noise. Defaults to `1.0`: DiffQ's noise.
+        generator: See `Gaussian`. Defaults to `"threefry"`.
 
     Raises:
         ValueError: If `bits` is not in [2, 16], or `scale` is negative or not finite.
