@@ -93,11 +93,12 @@ def _inverse(y: Tensor) -> Tensor:
     exponent = tf.cast(tf.bitwise.right_shift(word, 23) - 127, tf.float32)
     mantissa = tf.bitwise.bitwise_or(tf.bitwise.bitwise_and(word, 0x7FFFFF), 0x3F800000)
     f = tf.bitcast(mantissa, tf.float32) - 1.0
-    log2 = exponent + f + f * (1.0 - f) * _horner(_LOG2, f)
-    return _horner(_INVERSE, tf.sqrt(tf.maximum(log2 * -_LN2, 0.0)) - 2.32)
+    log2 = exponent + f + f * (1.0 - f) * horner(_LOG2, f)
+    return horner(_INVERSE, tf.sqrt(tf.maximum(log2 * -_LN2, 0.0)) - 2.32)
 
 
-def _horner(coefficients: Sequence[float], x: Tensor) -> Tensor:
+def horner(coefficients: Sequence[float], x: Tensor) -> Tensor:
+    """The polynomial of these coefficients, the highest power first."""
     value: Any = coefficients[0]
     for coefficient in coefficients[1:]:
         value = value * x + coefficient

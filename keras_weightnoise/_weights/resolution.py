@@ -86,6 +86,10 @@ def _perturb_typically(
     """Perturbs values in `float64`: additively by the number that stands for its law, else by a draw."""
     if not isinstance(noise, Additive):
         return perturb(noise, targets, clean, seed=0, step=0, magnitudes=magnitudes)  # type: ignore[no-any-return]
-    numbers = [tf.constant(typical(draw.law), tf.float64) for draw in noise.draws]
     size = tf.cast(magnitudes[0], tf.float64)
-    return [noise.perturb(w, numbers, size, t.axes) for w, t in zip(clean, targets, strict=True)]
+    return [
+        noise.perturb(
+            w, [typical(draw.law) * tf.ones_like(w) for draw in noise.draws], size, t.axes
+        )
+        for w, t in zip(clean, targets, strict=True)
+    ]

@@ -22,7 +22,9 @@ from keras_weightnoise.noises.noise import (
     name_magnitudes,
 )
 from keras_weightnoise.noises.pcm import PCM
+from keras_weightnoise.noises.polynomial import Polynomial
 from keras_weightnoise.noises.quantization import PseudoQuantization, Quantization
+from keras_weightnoise.noises.reram import ReRAM
 
 __all__ = [
     "PCM",
@@ -35,9 +37,11 @@ __all__ = [
     "LogNormal",
     "Magnitude",
     "Noise",
+    "Polynomial",
     "PseudoQuantization",
     "Quantization",
     "Rademacher",
+    "ReRAM",
     "Scale",
     "Schedule",
     "StuckAt",

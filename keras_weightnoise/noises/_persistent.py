@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from keras_weightnoise._checks import check_flag
 from keras_weightnoise._random.laws import Law
-from keras_weightnoise.noises.noise import Draw, Noise, option
+from keras_weightnoise.noises.noise import Draw, Noise
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -13,7 +13,7 @@ class Persistent(Noise):
     """Base class of noise with one draw, which may be kept: `persistent`."""
 
     law: ClassVar[Law]
-    persistent: bool = option(False)
+    persistent: bool = dataclasses.field(default=False, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,10 +13,11 @@ from keras_weightnoise._random import laws
 from keras_weightnoise._types import VARIABLE_TYPES, Tensor
 from keras_weightnoise.noises._get import coerce, message
 from keras_weightnoise.noises._scales import Scale, check_scale, scale
-from keras_weightnoise.noises.noise import Draw, Magnitude, Noise
+from keras_weightnoise.noises._tiles import Tiled
+from keras_weightnoise.noises.noise import Draw, Magnitude
 
 
-class Additive(Noise):
+class Additive(Tiled):
     """Base class of noise that is linear in its draw."""
 
     relative_to: Scale | None
@@ -24,8 +25,13 @@ class Additive(Noise):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_scale(self.relative_to)
+        if self.relative_to is None and self.tile is not None:
+            raise ValueError(
+                "Invalid `tile`. Expected `relative_to`, or no tiles: they differ in their scales. "
+                f"Received: tile={self.tile}, relative_to=None"
+            )
 
-    def perturb(
+    def perturb_tile(
         self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
     ) -> Tensor:
         (n,) = draws
@@ -57,6 +63,10 @@ class Gaussian(Additive):
             one of a transposed convolution's, the output axes of an EinsumDense kernel, a row of an
             embedding, the whole of a bias or vector. `"weight"`: elementwise |w|, so that
             `w' = w * (1 + stddev * n)` in law. Defaults to `None`.
+        tile: Rows, or (rows, columns), of the tiles in which hardware holds the variable: the scale is
+            then that of each tile. Of a kernel as a matrix (all that an output channel extends over, by
+            output channels: see `relative_to`), as few tiles as have at most this size, as even as can be:
+            784 rows are 392 and 392 where 512 are allowed. Defaults to `None`: the variable is one.
         exact: Whether n is computed from its random bits to the last digit of `float32`. Otherwise,
             it is within 1e-5 of that, and drawn in about a third of the time. Defaults to `False`.
         generator: What draws n. `"threefry"`: the library's own generator, the fastest, whose numbers are
@@ -118,6 +128,8 @@ class TruncatedGaussian(Additive):
         stddev: Float >= 0, or a `keras.optimizers.schedules.LearningRateSchedule` evaluated at the
             optimizer step. In units of the weights, or of the scale. Defaults to `0.01`.
         relative_to: The scale: see `Gaussian`. Defaults to `None`.
+        tile: Rows, or (rows, columns), of the tiles in which hardware holds the variable: each has a scale
+            of its own. See `Gaussian`. Defaults to `None`: the variable is one.
         generator: See `Gaussian`. Defaults to `"threefry"`.
 
     Raises:
@@ -150,6 +162,8 @@ class Uniform(Additive):
         limit: Float >= 0, or a `keras.optimizers.schedules.LearningRateSchedule` evaluated at the
             optimizer step. In units of the weights, or of the scale. Defaults to `0.01`.
         relative_to: The scale: see `Gaussian`. Defaults to `None`.
+        tile: Rows, or (rows, columns), of the tiles in which hardware holds the variable: each has a scale
+            of its own. See `Gaussian`. Defaults to `None`: the variable is one.
         generator: See `Gaussian`. Defaults to `"threefry"`.
 
     Raises:
@@ -189,6 +203,8 @@ class Rademacher(Additive):
             optimizer step. In units of the weights, or of the weight's own scale. Defaults to
             `0.01`.
         relative_to: The weight's own scale: see `Gaussian`. Defaults to `None`.
+        tile: Rows, or (rows, columns), of the tiles in which hardware holds the variable: each has a scale
+            of its own. See `Gaussian`. Defaults to `None`: the variable is one.
         generator: See `Gaussian`. Defaults to `"threefry"`.
 
     Raises:

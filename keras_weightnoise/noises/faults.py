@@ -12,6 +12,7 @@ from keras_weightnoise._random import laws
 from keras_weightnoise._random.laws import Law
 from keras_weightnoise._types import Tensor
 from keras_weightnoise.noises._persistent import Persistent
+from keras_weightnoise.noises._tiles import Tiled
 from keras_weightnoise.noises.noise import Magnitude
 from keras_weightnoise.noises.quantization import symmetric_step
 
@@ -20,7 +21,7 @@ StuckValue = Literal["zero", "min", "max"]
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class StuckAt(Persistent):
+class StuckAt(Persistent, Tiled):
     """Weights that are stuck: `w' = value` with probability `rate`, else `w' = w`.
 
     Use it for broken cells: the value is 0, or the least or the greatest weight of the variable.
@@ -36,6 +37,8 @@ class StuckAt(Persistent):
             the variable alone, in every step; in sweeps, ensembles and `redraw`, draw d is chip d, and
             draw 0 the chip of training with that seed. The cells at one rate are among those at each
             higher rate. Defaults to `False`: new cells in each draw.
+        tile: Rows, or (rows, columns), of the tiles in which hardware holds the variable: each has a scale
+            of its own. See `Gaussian`. Defaults to `None`: the variable is one.
         generator: See `Gaussian`. Defaults to `"threefry"`.
 
     Raises:
@@ -70,7 +73,7 @@ class StuckAt(Persistent):
         super().__post_init__()
         check_choice("value", self.value, get_args(StuckValue))
 
-    def perturb(
+    def perturb_tile(
         self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
     ) -> Tensor:
         (n,) = draws
@@ -86,7 +89,7 @@ class StuckAt(Persistent):
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class BitFlip(Persistent):
+class BitFlip(Persistent, Tiled):
     """Flips bits of the weights' fixed-point code: each bit with probability `rate`.
 
     The code is `q = round(w / step)` in two's complement of `bits` bits, with
@@ -103,6 +106,8 @@ class BitFlip(Persistent):
             the optimizer step: the probability that a bit is flipped. Defaults to `0.001`.
         bits: Integer in [2, 16]. Defaults to `8`.
         persistent: Whether the flips are those of a chip: see `StuckAt`. Defaults to `False`.
+        tile: Rows, or (rows, columns), of the tiles in which hardware holds the variable: each has a scale
+            of its own. See `Gaussian`. Defaults to `None`: the variable is one.
         generator: See `Gaussian`. Defaults to `"threefry"`.
 
     Raises:
@@ -130,7 +135,7 @@ class BitFlip(Persistent):
         check_bits(self.bits)
         object.__setattr__(self, "bits", int(self.bits))
 
-    def perturb(
+    def perturb_tile(
         self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
     ) -> Tensor:
         (n,) = draws

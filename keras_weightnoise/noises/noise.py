@@ -54,8 +54,7 @@ class Noise:
     - `draws`: the random numbers it wants.
     - `perturb`: the formula.
 
-    Fields declared with `option` are keyword arguments that are printed only where they are not at their
-    default.
+    Fields with `repr=False` are printed only where they are not at their default.
     """
 
     generator: Generator = dataclasses.field(default="threefry", kw_only=True, repr=False)
@@ -237,11 +236,6 @@ def name_magnitudes(noises: Iterable[Noise]) -> dict[str, Magnitude]:
         named[f"{key}_{used[key]}" if used[key] else key] = member.magnitudes[0]
         used[key] += 1
     return named
-
-
-def option(default: Any) -> Any:
-    """A field that is a keyword argument, and printed only where it is not at its default."""
-    return dataclasses.field(default=default, kw_only=True, repr=False)
 
 
 def _arguments(noise: Noise) -> list[dataclasses.Field[Any]]:

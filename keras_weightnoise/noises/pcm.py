@@ -10,7 +10,8 @@ import tensorflow as tf
 from keras_weightnoise._checks import check_amount, check_choice, check_flag
 from keras_weightnoise._random import kernels, laws
 from keras_weightnoise._types import Tensor
-from keras_weightnoise.noises.noise import Draw, Magnitude, Noise, option
+from keras_weightnoise.noises._tiles import Tiled
+from keras_weightnoise.noises.noise import Draw, Magnitude
 
 Compensation = Literal["global"]
 
@@ -22,7 +23,7 @@ _LEAST = 1e-7  # Of x, for its logarithm.
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class PCM(Noise):
+class PCM(Tiled):
     """Phase-change memory as measured, some time after programming: `w' = (g+ - g-) * max|w| / g_max`.
 
     A weight is held by a pair of cells, one for either sign. The conductance g of the one is programmed to
@@ -52,6 +53,8 @@ class PCM(Noise):
         one_chip: Whether all draws are reads of one chip. Errors of programming and exponents of drift then
             depend on the seed and the variable alone, and only the read noise is new in each draw.
             `False`: each draw is another chip. Defaults to `False`.
+        tile: Rows, or (rows, columns), of the tiles in which hardware holds the variable: each has its own
+            largest weight and compensation. See `Gaussian`. Defaults to `None`: the variable is one.
         generator: See `Gaussian`. Defaults to `"threefry"`.
 
     Raises:
@@ -81,11 +84,11 @@ class PCM(Noise):
     """
 
     time: Magnitude = 20.0
-    programming: float = option(1.0)
-    drift: float = option(1.0)
-    read: float = option(1.0)
-    compensation: Compensation | None = option(None)
-    one_chip: bool = option(False)
+    programming: float = dataclasses.field(default=1.0, kw_only=True, repr=False)
+    drift: float = dataclasses.field(default=1.0, kw_only=True, repr=False)
+    read: float = dataclasses.field(default=1.0, kw_only=True, repr=False)
+    compensation: Compensation | None = dataclasses.field(default=None, kw_only=True, repr=False)
+    one_chip: bool = dataclasses.field(default=False, kw_only=True, repr=False)
     magnitude_name = "time"
     clean_at_zero = False
 
@@ -103,7 +106,7 @@ class PCM(Noise):
         # Of either cell: programming, drift, read.
         return (chip, chip, Draw(laws.NORMAL)) * 2
 
-    def perturb(
+    def perturb_tile(
         self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
     ) -> Tensor:
         largest = tf.reduce_max(tf.abs(w))

@@ -10,12 +10,13 @@ import tensorflow as tf
 from keras_weightnoise._checks import check_bits, check_flag, is_number
 from keras_weightnoise._random import laws
 from keras_weightnoise._types import Tensor
-from keras_weightnoise.noises.noise import Draw, Magnitude, Noise
+from keras_weightnoise.noises._tiles import Tiled
+from keras_weightnoise.noises.noise import Draw, Magnitude
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Quantization(Noise):
+class Quantization(Tiled):
     """Rounds weights to the grid of an integer code: `w' = step * round(w / step)`.
 
     - `symmetric=True`: `step = max|w| / (2^(bits - 1) - 1)`, for codes from
@@ -37,6 +38,8 @@ class Quantization(Noise):
         symmetric: Whether the grid is symmetric about zero. Defaults to `True`.
         per_channel: Whether each output channel (see `Gaussian`) has a step of its own, or the
             variable has one. Defaults to `False`.
+        tile: Rows, or (rows, columns), of the tiles in which hardware holds the variable: each has a scale
+            of its own. See `Gaussian`. Defaults to `None`: the variable is one.
         generator: See `Gaussian`. Defaults to `"threefry"`.
 
     Raises:
@@ -74,7 +77,7 @@ class Quantization(Noise):
         certain = is_number(self.probability) and self.probability == 1.0
         return () if certain else (Draw(laws.UNIFORM),)
 
-    def perturb(
+    def perturb_tile(
         self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
     ) -> Tensor:
         over = axes if self.per_channel else None
@@ -97,7 +100,7 @@ class Quantization(Noise):
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class PseudoQuantization(Noise):
+class PseudoQuantization(Tiled):
     """Noise of the size of a rounding error: `w' = w + scale * step / 2 * u`, u uniform on [-1, 1].
 
     `step = (max w - min w) / (2^bits - 1)`, of the whole variable. Use it in place of
@@ -108,6 +111,8 @@ class PseudoQuantization(Noise):
         bits: Integer in [2, 16].
         scale: Float >= 0, or a `keras.optimizers.schedules.LearningRateSchedule` evaluated at the
             optimizer step: a factor on the noise. Defaults to `1.0`: DiffQ's noise.
+        tile: Rows, or (rows, columns), of the tiles in which hardware holds the variable: each has a scale
+            of its own. See `Gaussian`. Defaults to `None`: the variable is one.
         generator: See `Gaussian`. Defaults to `"threefry"`.
 
     Raises:
@@ -134,7 +139,7 @@ class PseudoQuantization(Noise):
         check_bits(self.bits)
         object.__setattr__(self, "bits", int(self.bits))
 
-    def perturb(
+    def perturb_tile(
         self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
     ) -> Tensor:
         (n,) = draws
