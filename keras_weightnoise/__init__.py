@@ -9,7 +9,7 @@ if keras.config.backend() != "tensorflow":
         f"Received: backend={keras.config.backend()!r}"
     )
 
-from keras_weightnoise import _not_public, constraints, noises, schedules
+from keras_weightnoise import _not_public, constraints, noises, priors, schedules
 from keras_weightnoise.analysis import (
     CalibrationResult,
     RobustnessResult,
@@ -19,7 +19,7 @@ from keras_weightnoise.analysis import (
     robustness_sweep,
 )
 from keras_weightnoise.callbacks import WeightNoiseCallback
-from keras_weightnoise.layers import GaussianWeightNoise, noisy_call
+from keras_weightnoise.layers import GaussianWeightNoise, VariationalWeightNoise, noisy_call
 from keras_weightnoise.models import (
     EnsembleSpread,
     WeightNoiseEnsemble,
@@ -38,6 +38,7 @@ __all__ = [
     "GaussianWeightNoise",
     "RobustnessResult",
     "SensitivityResult",
+    "VariationalWeightNoise",
     "WeightNoiseCallback",
     "WeightNoiseEnsemble",
     "add_weight_noise",
@@ -49,6 +50,7 @@ __all__ = [
     "noisy_call",
     "perturb_weights",
     "perturbed_weights",
+    "priors",
     "robustness_sweep",
     "schedules",
     "strip_weight_noise",

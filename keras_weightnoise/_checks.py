@@ -103,6 +103,15 @@ def check_amount(name: str, value: object) -> None:
     check_magnitude(name, value)
 
 
+def check_positive(name: str, value: object) -> None:
+    """Raises unless `value` is a finite number > 0."""
+    check_amount(name, value)
+    if not value:
+        raise ValueError(
+            f"Invalid `{name}`. Expected a finite number > 0. Received: {name}={value!r}"
+        )
+
+
 def check_bits(value: object) -> None:
     """Raises unless `bits` is an integer in [2, 16]: what `float32` arithmetic rounds exactly."""
     check_integer("bits", value, 2, 16)

@@ -14,6 +14,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.python.eager import record
 
 # A function that Keras makes anew for each grouped convolution.
 _MADE_FOR_ONE_CALL = "_conv_xla"
@@ -42,6 +43,25 @@ def in_nested_function(outer: Any) -> bool:
             return True
         graph = getattr(graph, "outer_graph", None)
     return False
+
+
+def outermost_graph() -> Any:
+    """The graph of the outermost `tf.function` that is being traced, or `None` in eager mode.
+
+    As in `in_nested_function`, the graph that a function is traced in is not public.
+    """
+    graph = current_graph()
+    while hasattr(getattr(graph, "outer_graph", None), "outer_graph"):
+        graph = graph.outer_graph
+    return graph
+
+
+def under_tape() -> bool:
+    """Whether a gradient tape records what is computed at this moment.
+
+    A tape of one's own shows only whether recording is stopped, and not whether there is another.
+    """
+    return bool(record.could_possibly_record())
 
 
 def handle(variable: tf.Variable) -> Any:

@@ -49,6 +49,36 @@ def test_nested_functions_and_what_is_none():
     assert in_graph(look) == {**expected, "function": True, "branch in function": True}
 
 
+def test_outermost_graph():
+    def look():
+        graph = page.current_graph()
+        found = [page.outermost_graph() is graph]
+
+        def note(_):
+            found.append(page.current_graph() is not graph and page.outermost_graph() is graph)
+            return tf.constant(1)
+
+        tf.function(lambda: tf.while_loop(lambda i: i < 1, note, [0]), autograph=False)()
+        return found
+
+    assert page.outermost_graph() is None
+    assert in_graph(look) == [True, True]
+
+
+def test_under_tape():
+    def look():
+        found = [page.under_tape()]
+        with tf.GradientTape() as tape:
+            found.append(page.under_tape())
+            tf.cond(tf.constant(0) > 0, lambda: found.append(page.under_tape()), lambda: None)
+            with tape.stop_recording():
+                found.append(page.under_tape())
+        return [*found, page.under_tape()]
+
+    assert look() == [False, True, False, False]  # Eagerly, one branch is not taken.
+    assert in_graph(look) == [False, True, True, False, False]
+
+
 def test_the_function_of_a_grouped_convolution():
     layer = keras.layers.Conv2D(4, 1, groups=2)
     layer.build((None, 2, 2, 4))

@@ -8,6 +8,7 @@ import keras
 from keras_weightnoise._random import drawing
 from keras_weightnoise._weights import reachable, selectors
 from keras_weightnoise._weights.kernels import filter_axes, is_float, is_kernel
+from keras_weightnoise._weights.noise_parameters import is_noise_parameter
 from keras_weightnoise._weights.reachable import Layer, Variable
 from keras_weightnoise._weights.selectors import Selector
 
@@ -54,7 +55,7 @@ def select(
     """
     owners = reachable.owners(root)
     weights = reachable.learned(root) if frozen else root.trainable_variables
-    eligible = {id(v) for v in weights if is_float(v)}
+    eligible = {id(v) for v in weights if is_float(v) and not is_noise_parameter(v)}
     everything = list(root.variables)
     candidates = [v for v in everything if id(v) in eligible]
     chosen = selectors.matching(root, candidates, "variables", variables, frozen=frozen)

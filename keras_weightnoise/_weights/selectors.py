@@ -8,6 +8,7 @@ import keras
 
 from keras_weightnoise._weights import reachable
 from keras_weightnoise._weights.kernels import is_float, is_kernel
+from keras_weightnoise._weights.noise_parameters import is_noise_parameter
 from keras_weightnoise._weights.reachable import Layer, Variable
 
 # With a `keras.Variable` and a `keras.Layer`, which are `Any`.
@@ -165,6 +166,8 @@ def why_not_eligible(variable: Variable, layer: Layer, learned: bool, other: str
         return f"quantized to {layer.quantization_mode}"
     if not is_float(variable):
         return f"of dtype {variable.dtype}"
+    if is_noise_parameter(variable):
+        return "a parameter of noise"
     if not learned:
         return "state of its layer, not learned"
     return other if variable.trainable else "frozen"

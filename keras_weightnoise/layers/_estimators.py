@@ -23,7 +23,6 @@ from keras_weightnoise._random.generator import make_key
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.reachable import Layer
 from keras_weightnoise._weights.selection import Target
-from keras_weightnoise._weights.values import widen
 from keras_weightnoise.layers._noisy_reads import NoisyReads
 
 Estimator = Literal["shared", "flipout", "local_reparameterization"]
@@ -94,11 +93,6 @@ def only_kernel(estimator: Estimator, layer: Layer, targets: Sequence[Target]) -
         )
     (target,) = targets
     return target
-
-
-def widened(values: Sequence[Tensor]) -> list[Tensor]:
-    """Values in the dtype that noise is computed in, at least `float32`."""
-    return [widen(value) for value in values]
 
 
 def call(

@@ -4,7 +4,7 @@ import functools
 import inspect
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
@@ -26,8 +26,8 @@ from keras_weightnoise.layers._signatures import signed, with_training
 class WeightNoiseWrapper(keras.layers.Wrapper):  # type: ignore[misc]  # Keras ships no types.
     """Base class: a wrapper that is the wrapped layer, and calls it under noise where a subclass says so.
 
-    A subclass says when (`is_noisy`), and how (`noisy_call`). At the end of its constructor, it calls
-    `check_targets_if_built`.
+    A subclass says when (`is_noisy`), and how (`noisy_call`). Noise that has variables makes them in
+    `build_noise`. At the end of its constructor, a subclass calls `check_targets_if_built`.
 
     Args:
         layer: A `keras.Layer` or `keras.Model`.
@@ -37,6 +37,9 @@ class WeightNoiseWrapper(keras.layers.Wrapper):  # type: ignore[misc]  # Keras s
         seed: Int in [0, 2^32), or `None`.
         **kwargs: Keyword arguments of `keras.Layer`. `dtype` is by default the wrapped layer's.
     """
+
+    # The arguments that `get_config` serializes.
+    serialized: ClassVar[tuple[str, ...]] = ("variables", "exclude")
 
     def __init__(
         self,
@@ -83,6 +86,14 @@ class WeightNoiseWrapper(keras.layers.Wrapper):  # type: ignore[misc]  # Keras s
         self._passes_training = "training" in signature.parameters
         self._warned = False
         self._had_targets = False
+        self._noise_is_built = False
+
+    def build_noise(self, targets: Sequence[Target]) -> None:
+        """Makes the variables of the noise, if it has any. Called once, when the wrapped layer has its own.
+
+        Args:
+            targets: What is perturbed, and what would be if it were not frozen.
+        """
 
     def is_noisy(self, training: bool | None) -> bool:
         """Whether a call with this `training` is noisy, if there is something to perturb."""
@@ -132,19 +143,24 @@ class WeightNoiseWrapper(keras.layers.Wrapper):  # type: ignore[misc]  # Keras s
             self.layer.build(*args, **kwargs)
         if self.layer.built:
             self._check_targets()
+        self._build_noise()
 
     def call(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
         """Calls the wrapped layer, under noise where the subclass says so."""
         kwargs = self._arguments(training, kwargs)
         targets = self._targets(args, kwargs) if self.is_noisy(training) else []
         if not targets:
-            return self.layer(*args, **kwargs)
+            outputs = self.layer(*args, **kwargs)
+            self._build_noise()
+            return outputs
         seed, step = tf.unstack(self.seed_generator.next())
         return self.noisy_call(targets, args, kwargs, seed=seed, step=step)
 
     def compute_output_spec(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
         """The wrapped layer's."""
-        return self.layer.compute_output_spec(*args, **self._arguments(training, kwargs))
+        spec = self.layer.compute_output_spec(*args, **self._arguments(training, kwargs))
+        self._build_noise()
+        return spec
 
     def compute_output_shape(self, *args: Any, **kwargs: Any) -> Any:
         """The wrapped layer's."""
@@ -176,12 +192,12 @@ class WeightNoiseWrapper(keras.layers.Wrapper):  # type: ignore[misc]  # Keras s
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> "WeightNoiseWrapper":
         """The inverse of `get_config`."""
-        selectors: dict[str, Any] = {
+        objects: dict[str, Any] = {
             name: keras.saving.deserialize_keras_object(config[name], custom_objects)
-            for name in ("variables", "exclude")
+            for name in cls.serialized
             if name in config
         }
-        layer: WeightNoiseWrapper = super().from_config({**config, **selectors}, custom_objects)
+        layer: WeightNoiseWrapper = super().from_config({**config, **objects}, custom_objects)
         return layer
 
     def _arguments(self, training: bool | None, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -201,6 +217,7 @@ class WeightNoiseWrapper(keras.layers.Wrapper):  # type: ignore[misc]  # Keras s
         build(self.layer, args, kwargs)
         if not self._had_targets:
             self._check_targets()
+        self._build_noise()
         try:
             targets = self._select(self.layer) if self.trainable else []
         except ValueError:  # What there was is frozen or quantized now.
@@ -215,6 +232,17 @@ class WeightNoiseWrapper(keras.layers.Wrapper):  # type: ignore[misc]  # Keras s
                 stacklevel=2,
             )
         return targets
+
+    def _build_noise(self) -> None:
+        """Makes the variables of the noise, unless they are there, or the layer's are still to come."""
+        if self._noise_is_built or built_by_calling(self.layer):
+            return
+        try:
+            targets = self._select(self.layer, frozen=True)
+        except ValueError:  # All is quantized, or still to be built.
+            return
+        self._noise_is_built = True
+        self.build_noise(targets)
 
     def check_targets_if_built(self) -> None:
         """Raises if the wrapped layer is built and has nothing to perturb. For the end of a constructor."""

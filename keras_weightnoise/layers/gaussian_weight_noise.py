@@ -10,7 +10,7 @@ from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.reachable import Layer
 from keras_weightnoise._weights.selection import Target
 from keras_weightnoise._weights.selectors import Selector
-from keras_weightnoise._weights.values import stored_values
+from keras_weightnoise._weights.values import stored_values, widen
 from keras_weightnoise.layers import _estimators as estimators
 from keras_weightnoise.layers._estimators import Estimator
 from keras_weightnoise.layers._weight_noise_wrapper import WeightNoiseWrapper
@@ -152,8 +152,8 @@ class GaussianWeightNoise(WeightNoiseWrapper):
             assigned = [(noise, list(targets))]
             return call_under_noise(self.layer, assigned, args, kwargs, seed=seed, step=step)
         target = estimators.only_kernel(self.estimator, self.layer, targets)
-        (kernel,) = estimators.widened(stored_values([target.variable]))
-        size = self.stddev * scale(kernel, self.relative_to, target.axes)
+        (kernel,) = stored_values([target.variable])
+        size = self.stddev * scale(widen(kernel), self.relative_to, target.axes)
         return estimators.call(
             self.estimator, self.layer, target, size, args, kwargs, seed=seed, step=step
         )

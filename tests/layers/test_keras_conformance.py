@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from keras.src import testing
 
-from keras_weightnoise import GaussianWeightNoise, noises
+from keras_weightnoise import GaussianWeightNoise, VariationalWeightNoise, noises
 from keras_weightnoise._weights import perturbation, selection
 
 layers = keras.layers
@@ -143,6 +143,38 @@ def test_passes_the_test_of_keras(layer, init, shape, dtype):
         expected_num_losses=len(plain.losses),
         supports_masking=plain.supports_masking,
         run_training_check=not several,  # It cannot, for these, without the wrapper either.
+    )
+
+
+# Recurrent, attention, embedding, other wrappers, whole models: the rest differs in the noise alone.
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")  # By Keras's test itself.
+@pytest.mark.parametrize(
+    ("layer", "init", "shape", "dtype"),
+    [
+        case
+        for case in LAYERS
+        if case[0] in (layers.Embedding, layers.GRU, layers.MultiHeadAttention, time_distributed)
+        or case[0] in (bidirectional, small_model)
+    ],
+)
+def test_noise_of_learned_size_passes_it_too(layer, init, shape, dtype):
+    plain = layer(**init)
+    outputs = call(plain, shape, dtype)
+    several = isinstance(shape, dict)
+    kernels = len(selection.select(plain, "kernels"))
+    testing.TestCase().run_layer_test(
+        lambda dtype=None: VariationalWeightNoise(layer(**init, dtype=dtype), examples=10, seed=1),
+        {},
+        input_shape=shape,
+        input_dtype=dict.fromkeys(shape, "float32") if several else dtype,
+        expected_output_shape=keras.tree.map_structure(lambda x: tuple(x.shape), outputs),
+        expected_output_dtype=keras.tree.map_structure(lambda x: x.dtype.name, outputs),
+        expected_num_trainable_weights=len(plain.trainable_weights) + kernels,
+        expected_num_non_trainable_weights=len(plain.non_trainable_weights),
+        expected_num_non_trainable_variables=len(plain.non_trainable_variables) + 1,
+        expected_num_losses=len(plain.losses) + 1,
+        supports_masking=plain.supports_masking,
+        run_training_check=not several,
     )
 
 

@@ -1,0 +1,105 @@
+"""What wrappers train beside the weights: the parameters of their noise."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_weightnoise._types import Tensor
+from keras_weightnoise._weights.noise_parameters import mark
+from keras_weightnoise._weights.reachable import Layer, Variable
+from keras_weightnoise._weights.selection import Target
+from keras_weightnoise._weights.values import stored_values, widen
+
+
+class NoiseParameters(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no types.
+    """Holds the variables of a wrapper's noise, and does nothing else.
+
+    A layer of its own, so that they come after the weights of the wrapped layer, which is in the wrapper
+    before it: Keras lists a layer's own variables before those of its sublayers.
+    """
+
+    def __init__(self, dtype: Any) -> None:
+        super().__init__(name="noise", dtype=dtype)
+
+    def build(self) -> None:
+        """Builds nothing: what there is has been added."""
+
+    def add_parameter(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        initializer: Callable[..., Tensor],
+        dtype: str | None = None,
+        loss: Callable[[], Tensor] | None = None,
+    ) -> Variable:
+        """Adds a trained parameter: a variable that no noise perturbs.
+
+        Args:
+            name: Its name.
+            shape: Its shape.
+            initializer: Its initializer.
+            dtype: Its dtype. Defaults to that of the layer's variables.
+            loss: Returns a loss. Keras asks it as it asks a regularizer: each time it sums the losses of a
+                step, however often a layer was called, and wherever. A loss that a call adds would be added
+                by each call, and be out of reach where that is in a loop, as in `TimeDistributed`.
+        """
+        regularizer = None if loss is None else _Loss(loss)
+        variable = self.add_weight(
+            name=name, shape=shape, initializer=initializer, dtype=dtype, regularizer=regularizer
+        )
+        mark(variable)
+        return variable
+
+    def add_step(self) -> None:
+        """Adds `step`, a count of training steps."""
+        self.step = self.add_weight(
+            name="step",
+            shape=(),
+            dtype="int64",
+            initializer="zeros",
+            trainable=False,
+            aggregation="only_first_replica",
+        )
+
+
+class _Loss(keras.Regularizer):  # type: ignore[misc]
+    def __init__(self, function: Callable[[], Tensor]) -> None:
+        self._function = function
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._function()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LearnedStddev:
+    """A variable of means, and the standard deviations that are learned for it.
+
+    Attributes:
+        target: The variable, and where its random numbers begin.
+        rho: A variable of its shape: `stddev = softplus(rho)`.
+        prior_parameters: The variables of its prior.
+    """
+
+    target: Target
+    rho: Variable
+    prior_parameters: tuple[Variable, ...] = ()
+
+    @property
+    def mean(self) -> Tensor:
+        """The means, in at least `float32`."""
+        return widen(stored_values([self.target.variable])[0])
+
+    @property
+    def stddev(self) -> Tensor:
+        """The standard deviations, in at least `float32`."""
+        return tf.math.softplus(widen(stored_values([self.rho])[0]))
+
+
+def name_in(layer: Layer, variable: Variable) -> str:
+    """A variable's path inside of a layer, as a name: `"query_kernel"`, which other names are made of."""
+    path = str(variable.path)
+    inside = path.split(f"{layer.name}/", 1)[-1] if f"{layer.name}/" in path else variable.name
+    return inside.replace("/", "_")
