@@ -45,7 +45,8 @@ class VariationalWeightNoise(WeightNoiseWrapper):
 
     The divergence is in `losses` in training only: where a gradient tape records, or if the layer's last call
     was one with `training=True`. So `val_loss` is that of the plain model. It is counted once in each step,
-    however often the layer is called.
+    however often the layer is called. (In Keras 3.5, losses of layers count once for each replica of a
+    `tf.distribute.Strategy`: there, divide `kl_weight` by their number.)
 
     The parameters rho come after the wrapped layer's weights in `get_weights()`, are saved with them, and are
     never perturbed themselves. Weight decay draws them to 0 and sigma to 0.69: leave them out, with

@@ -279,6 +279,8 @@ def test_the_scale_of_the_divergence():
         np.testing.assert_allclose(total(layer.losses), expected, rtol=1e-6)
 
 
+# Of Keras 3.5, after the last of several steps in one call.
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
 @pytest.mark.parametrize("options", [{}, {"run_eagerly": True}, {"steps_per_execution": 2}])
 def test_annealing(options, tmp_path):
     ramp = schedules.LinearRamp(0.0, 1.0, start_step=2, ramp_steps=4)
@@ -299,24 +301,33 @@ def test_annealing(options, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TensorFlow's own.
-def test_replicas_share_one_divergence():
-    """Inputs of 0: the divergence alone trains rho, as much on two replicas as on one."""
+def test_replicas_share_one_divergence_as_they_share_one_regularizer():
+    """Inputs of 0: the divergence alone trains rho."""
 
     def train():
+        """How far rho moves, and how far a weight that has a regularizer."""
         layer = VariationalWeightNoise(
-            layers.Dense(2), examples=2, kl_weight=schedules.CosineRamp(0, 1, 0, 4)
+            layers.Dense(1), examples=20, kl_weight=schedules.LinearRamp(1, 2, 0, 4)
         )
-        model = keras.Sequential([keras.Input((4,)), layer])
+        plain = layers.Dense(
+            1, kernel_regularizer=keras.regularizers.L1(0.01), kernel_initializer="ones"
+        )
+        model = keras.Sequential([keras.Input((4,)), plain, layer])
         model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
-        model.fit(tf.zeros((8, 4)), tf.zeros((8, 2)), batch_size=4, epochs=2, verbose=0)
-        return [*layer.noise.get_weights()]
+        before = [*layer.noise.get_weights(), plain.kernel.numpy()]
+        model.fit(tf.zeros((8, 4)), tf.zeros((8, 1)), batch_size=4, epochs=2, verbose=0)
+        after = [*layer.noise.get_weights(), plain.kernel.numpy()]
+        moved = [float(np.ravel(b - a)[0]) for a, b in zip(before, after, strict=True)]
+        assert moved[1] == 4  # The count of steps.
+        return moved[0], moved[2]
 
     expected = train()
     with fits.strategy().scope():
         actual = train()
-    assert np.any(expected[0] != expected[0][0, 0]) or expected[0][0, 0] > -2.97
-    for a, b in zip(actual, expected, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5)
+    # Before Keras 3.6, every loss of layers counts once for each replica, those of regularizers too.
+    factor = round(actual[1] / expected[1])
+    assert factor == 1 or keras.version() == "3.5.0"
+    np.testing.assert_allclose(actual[0], factor * expected[0], rtol=0.01)
 
 
 def test_parameters_of_the_prior_are_trained():
