@@ -55,6 +55,11 @@ def load(arguments, train=20_000, test=2_000):
     return (x, y[:train].astype("int32")), (x_test, y_test[:test].astype("int32"))
 
 
+def dataset(arguments):
+    """What the data are called."""
+    return arguments.data_dir.name if arguments.data_dir else "scikit-learn's digits"
+
+
 def _read(path):
     with gzip.open(path) as file:
         content = file.read()
@@ -79,14 +84,19 @@ def network(input_shape, classes=10):
     )
 
 
+def compiled(input_shape):
+    """A network that is ready to be trained."""
+    model = network(input_shape)
+    model.compile(
+        keras.optimizers.Adam(2e-3), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    return model
+
+
 def trained(data, epochs=None, callbacks=(), model=None):
     """A network trained on the data (or the one given, trained further)."""
     x, y = data
-    if model is None:
-        model = network(x.shape[1:])
-        model.compile(
-            keras.optimizers.Adam(2e-3), "sparse_categorical_crossentropy", metrics=["accuracy"]
-        )
+    model = model or compiled(x.shape[1:])
     # As many steps for few images as for many.
     epochs = epochs or max(2, SEEN // len(x))
     model.fit(x, y, batch_size=64, epochs=epochs, verbose=0, callbacks=list(callbacks))
@@ -100,6 +110,26 @@ def pretrained(arguments, data):
     path = arguments.out / "pretrained.keras"
     trained(data).save(path)
     return keras.models.load_model(path)
+
+
+# Okabe and Ito's colours, which the colour-blind can tell apart.
+ORANGE, BLUE, GREEN, GRAY = "#D55E00", "#0072B2", "#009E73", "#7F7F7F"
+
+
+def style():
+    """Fonts that can be read where a figure is shown at half its size."""
+    plt.rcParams.update(
+        {"font.size": 13, "axes.labelsize": 14, "axes.titlesize": 14, "legend.fontsize": 12}
+        | {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
+    )
+
+
+def band(ax, x, accuracies, **line):
+    """Draws the mean over draws, and one standard deviation to either side. Accuracies: (len(x), draws)."""
+    mean, spread = accuracies.mean(axis=1), accuracies.std(axis=1, ddof=1)
+    (drawn,) = ax.plot(x, mean, lw=2, **line)
+    low, high = mean - spread, np.minimum(mean + spread, 1)
+    ax.fill_between(x, low, high, color=drawn.get_color(), alpha=0.18, lw=0)
 
 
 def save(figure, arguments, name):

@@ -11,7 +11,7 @@ The data are scikit-learn's 8x8 digits. In the training set, a share of the labe
 The standard deviation of the noise is chosen on a validation split that has wrong labels too, as in
 practice one has no clean ones.
 
-Run it: `python examples/quickstart.py` (under a minute on two cores).
+Run it: `python examples/label_noise.py` (under a minute on two cores).
 """
 
 import argparse
@@ -143,5 +143,5 @@ ax.set(
 ax.legend(loc="lower right", frameon=False)
 ax.spines[["top", "right"]].set_visible(False)
 arguments.out.mkdir(exist_ok=True)
-fig.savefig(arguments.out / "quickstart.png", dpi=150)
-print(f"Figure: {arguments.out / 'quickstart.png'}")
+fig.savefig(arguments.out / "label_noise.png", dpi=150)
+print(f"Figure: {arguments.out / 'label_noise.png'}")
