@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from keras_weightnoise import noises
+from keras_weightnoise._checks import check_amount
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.reachable import Layer
 from keras_weightnoise._weights.selection import Target
@@ -15,7 +16,7 @@ from keras_weightnoise.layers import _estimators as estimators
 from keras_weightnoise.layers._estimators import Estimator
 from keras_weightnoise.layers._weight_noise_wrapper import WeightNoiseWrapper
 from keras_weightnoise.layers.noisy_call import call_under_noise
-from keras_weightnoise.noises import Scale
+from keras_weightnoise.noises import Noise, Scale
 from keras_weightnoise.noises._scales import scale
 
 
@@ -64,6 +65,8 @@ class GaussianWeightNoise(WeightNoiseWrapper):
             Defaults to `0.1`.
         relative_to: The scale: `None`, `"std"`, `"rms"`, `"max"`, `"range"`, `"channel_max"`,
             `"filter_norm"` or `"weight"`. See `noises.Gaussian`. Defaults to `None`.
+        noise: One of `keras_weightnoise.noises` in place of Gaussian noise of `stddev` and `relative_to`,
+            such as `noises.PCM()`. With the estimator `"shared"` alone. Defaults to `None`.
         estimator: `"shared"`, `"flipout"` or `"local_reparameterization"`. Defaults to `"shared"`.
         variables: Which variables of the wrapped layer: `"kernels"` (what multiplies what comes in, such as
             kernels and embeddings; never a bias, gamma or beta), a regular expression searched in
@@ -82,13 +85,14 @@ class GaussianWeightNoise(WeightNoiseWrapper):
     Raises:
         ValueError: If `layer` is no layer; if `variables` and `exclude` leave nothing of it (as soon as
             its variables exist), or are given together with another estimator than `"shared"`; if
-            `stddev` is negative or not finite; if `relative_to` or `estimator` is not one of these; if
+            `stddev` is negative or not finite; if `noise` is given together with `stddev`, `relative_to` or
+            another estimator than `"shared"`; if `relative_to` or `estimator` is not one of these; if
             `estimator` does not apply to the layer or to its inputs. In a call: if a layer assigns its
             kernel itself (as `keras.layers.SpectralNormalization` does), or reads it where noise would
             not reach it or would outlive the call (in a `tf.function` of its own, in `keras.remat`);
             the message names it.
-        TypeError: If `stddev` is not a number (a schedule has no step inside of a layer), or `seed` no
-            integer.
+        TypeError: If `stddev` is not a number (a schedule has no step inside of a layer, in `noise`
+            neither), `noise` no noise, or `seed` no integer.
 
     Example:
 
@@ -113,29 +117,38 @@ class GaussianWeightNoise(WeightNoiseWrapper):
         stddev: float = 0.1,
         *,
         relative_to: Scale | None = None,
+        noise: Noise | None = None,
         estimator: Estimator = "shared",
         variables: Selector | None = "kernels",
         exclude: Selector | None = None,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        if isinstance(stddev, keras.optimizers.schedules.LearningRateSchedule):
-            raise TypeError(
-                "Invalid `stddev`. Expected a number: a layer knows no optimizer step to evaluate a "
-                "schedule at. Use `WeightNoiseCallback` for noise that changes during training. "
-                f"Received: stddev={stddev}"
-            )
+        _refuse_schedule("stddev", stddev)
+        check_amount("stddev", stddev)  # A variable that changes goes into a `noise`.
         noises.Gaussian(stddev, relative_to)  # Checks both.
+        if noise is not None:
+            noise = noises.get(noise)
+            for magnitude in noise.magnitudes:
+                _refuse_schedule("noise", magnitude, of=noise)
+            if (stddev, relative_to, estimator) != (0.1, None, "shared"):
+                raise ValueError(
+                    "Invalid `noise`. Expected no `stddev`, `relative_to` or `estimator` beside it: a noise "
+                    "has a magnitude of its own, and the other estimators are for Gaussian noise. "
+                    f"Received: noise={noise}, stddev={stddev}, relative_to={relative_to!r}, "
+                    f"estimator={estimator!r}"
+                )
         super().__init__(
             layer, estimator=estimator, variables=variables, exclude=exclude, seed=seed, **kwargs
         )
         self.stddev = float(stddev)
         self.relative_to = relative_to
+        self.noise = noise
         self.check_targets_if_built()
 
     def is_noisy(self, training: bool | None) -> bool:
         """In training, unless the noise is of size 0."""
-        return bool(training) and self.stddev > 0.0
+        return bool(training) and (self.noise is not None or self.stddev > 0.0)
 
     def noisy_call(
         self,
@@ -148,7 +161,8 @@ class GaussianWeightNoise(WeightNoiseWrapper):
     ) -> Any:
         """Calls the wrapped layer under noise: see the base class."""
         if self.estimator == "shared":
-            noise = noises.Gaussian(self.stddev, self.relative_to)
+            # Made anew, as `stddev` may be set.
+            noise = self.noise or noises.Gaussian(self.stddev, self.relative_to)
             assigned = [(noise, list(targets))]
             return call_under_noise(self.layer, assigned, args, kwargs, seed=seed, step=step)
         target = estimators.only_kernel(self.estimator, self.layer, targets)
@@ -160,4 +174,19 @@ class GaussianWeightNoise(WeightNoiseWrapper):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, serialized."""
-        return {**super().get_config(), "stddev": self.stddev, "relative_to": self.relative_to}
+        return {
+            **super().get_config(),
+            "stddev": self.stddev,
+            "relative_to": self.relative_to,
+            "noise": keras.saving.serialize_keras_object(self.noise),
+        }
+
+
+def _refuse_schedule(name: str, magnitude: Any, of: Any = None) -> None:
+    """Raises if a magnitude is a schedule."""
+    if isinstance(magnitude, keras.optimizers.schedules.LearningRateSchedule):
+        raise TypeError(
+            f"Invalid `{name}`. Expected a number: a layer knows no optimizer step to evaluate a "
+            "schedule at. Use `WeightNoiseCallback` for noise that changes during training. "
+            f"Received: {name}={magnitude if of is None else of}"
+        )

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_weightnoise import GaussianWeightNoise, noises
+from keras_weightnoise import GaussianWeightNoise, noises, noisy_call
 from keras_weightnoise._weights import perturbation, selection
+from keras_weightnoise.schedules import LinearRamp
 
 layers = keras.layers
 X = tf.constant(np.random.default_rng(0).normal(size=(8, 4)), "float32")
@@ -735,3 +736,46 @@ def test_no_warnings_and_no_state_beyond_the_seed():
         layer = dense()
         layer(X, training=True)
     assert [v.name for v in layer.variables] == ["seed_generator_state", "kernel", "bias"]
+
+
+NOISES = {
+    "device": lambda: noises.PCM(),
+    "composition": lambda: noises.Quantization(4) + noises.Gaussian(0.1, "max"),
+    "another law": lambda: noises.Uniform(0.3),
+    "that is clean at no magnitude": lambda: noises.PCM(0.0),
+}
+
+
+@pytest.mark.parametrize("make", NOISES.values(), ids=NOISES)
+def test_any_noise(make, tmp_path):
+    noise = make()
+    model = keras.Sequential(
+        [keras.Input((4,)), GaussianWeightNoise(layers.Dense(3), noise=noise, seed=5, name="noisy")]
+    )
+    model.save(tmp_path / "model.keras")
+    x = tf.ones((2, 4))
+    for each in (model, keras.saving.load_model(tmp_path / "model.keras")):
+        wrapper = each.get_layer("noisy")
+        assert wrapper.noise == noise
+        clean = wrapper.layer(x)
+        np.testing.assert_array_equal(each(x), clean)
+        noisy = each(x, training=True)
+        assert np.any(noisy != clean)
+        expected = noisy_call(wrapper.layer, noise, x, seed=5, step=0, variables="kernels")
+        np.testing.assert_allclose(noisy, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"noise": noises.PCM(), "stddev": 0.2}, ValueError, "no `stddev`.*stddev=0.2"),
+        ({"noise": noises.PCM(), "relative_to": "max"}, ValueError, "relative_to='max'"),
+        ({"noise": noises.PCM(), "estimator": "flipout"}, ValueError, "estimator='flipout'"),
+        ({"noise": "pcm"}, TypeError, "Invalid `noise`"),
+        ({"noise": noises.PCM}, TypeError, "Invalid `noise`"),
+        ({"noise": noises.Uniform(LinearRamp(0, 1, 0, 9))}, TypeError, "noise=Uniform.*Ramp"),
+    ],
+)
+def test_bad_noises(arguments, error, message):
+    with pytest.raises(error, match=message):
+        GaussianWeightNoise(layers.Dense(3), **arguments)
