@@ -10,7 +10,8 @@ from keras_weightnoise._random import laws
 from keras_weightnoise.noises._get import get
 from keras_weightnoise.noises._scales import Scale, check_scale, scale
 from keras_weightnoise.noises.additive import Gaussian, Rademacher, TruncatedGaussian, Uniform
-from keras_weightnoise.noises.faults import BitFlip, StuckAt
+from keras_weightnoise.noises.bit_flip import BitFlip
+from keras_weightnoise.noises.faults import StuckAt
 from keras_weightnoise.noises.multiplicative import DropConnect, LogNormal
 from keras_weightnoise.noises.noise import (
     Compose,

@@ -266,7 +266,7 @@ def _(noise: Noise) -> Noise:
 
 @coerce.register(type)
 def _(noise: type) -> Noise:
-    hint = f", made: `{noise.__name__}(...)`" if issubclass(noise, Noise) else ""
+    hint = f", made: `noises.{noise.__name__}(...)`" if issubclass(noise, Noise) else ""
     raise TypeError(message(noise, hint))
 
 

@@ -1,6 +1,7 @@
 """Noise of resistive memory."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
@@ -8,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_weightnoise._checks import check_choice, check_flag
-from keras_weightnoise._random import laws
+from keras_weightnoise._random import kernels, laws
 from keras_weightnoise._random.laws import horner
 from keras_weightnoise._types import Tensor
 from keras_weightnoise.noises._tiles import Tiled
@@ -90,11 +91,20 @@ class ReRAM(Tiled):
     def perturb_tile(
         self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
     ) -> Tensor:
-        device = _DEVICES[self.preset]
-        largest = tf.reduce_max(tf.abs(w))
-        per_weight = tf.math.divide_no_nan(tf.cast(device.g_max - device.g_min, w.dtype), largest)
-        cells = []
-        for target, n in zip((tf.nn.relu(w), tf.nn.relu(-w)), draws, strict=True):
-            g = device.g_min + target * per_weight
-            cells.append(tf.maximum(g + magnitude * horner(device.error, g) * n, 0.0))
-        return (cells[0] - cells[1]) * tf.math.divide_no_nan(tf.ones((), w.dtype), per_weight)
+        kernel = kernels.compiled(_KERNELS[self.preset], w.shape.num_elements())
+        return kernel(w, tf.reduce_max(tf.abs(w)), magnitude, *draws)
+
+
+def _pairs(
+    w: Tensor, largest: Tensor, scale: Tensor, plus: Tensor, minus: Tensor, *, device: _Device
+) -> Tensor:
+    """What pairs of cells hold, with a normal number for each cell."""
+    per_weight = tf.math.divide_no_nan(tf.constant(device.g_max - device.g_min, w.dtype), largest)
+    cells = []
+    for target, n in ((tf.nn.relu(w), plus), (tf.nn.relu(-w), minus)):
+        g = device.g_min + target * per_weight
+        cells.append(tf.maximum(g + scale * horner(device.error, g) * n, 0.0))
+    return (cells[0] - cells[1]) * tf.math.divide_no_nan(tf.ones((), w.dtype), per_weight)
+
+
+_KERNELS = {name: functools.partial(_pairs, device=device) for name, device in _DEVICES.items()}

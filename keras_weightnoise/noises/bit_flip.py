@@ -1,0 +1,226 @@
+"""Flipped bits of the memory that holds the weights."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
+
+import keras
+import tensorflow as tf
+
+from keras_weightnoise._checks import check_bits, check_choice, check_flag, check_integer
+from keras_weightnoise._random import kernels, laws
+from keras_weightnoise._random.laws import Law
+from keras_weightnoise._types import Tensor
+from keras_weightnoise.noises._persistent import Persistent
+from keras_weightnoise.noises._tiles import Tiled
+from keras_weightnoise.noises.noise import Draw, Magnitude
+from keras_weightnoise.noises.quantization import symmetric_step
+
+Format = Literal["fixed", "float32", "bfloat16", "float16"]
+Part = Literal["all", "sign", "exponent", "mantissa"]
+
+_BITS_OF_A_DRAW = 16  # A `float32` in (0, 1] decides so many bits, one after another.
+
+
+class _Parts(NamedTuple):
+    """How many bits a floating-point number has for each part. The mantissa's are the lowest."""
+
+    mantissa: int
+    exponent: int
+
+    def of(self, part: str) -> range:
+        end = self.mantissa + self.exponent
+        ends = {"mantissa": (0, self.mantissa), "exponent": (self.mantissa, end)}
+        return range(*{**ends, "sign": (end, end + 1), "all": (0, end + 1)}[part])
+
+
+_FLOATS = {"float32": _Parts(23, 8), "bfloat16": _Parts(7, 8), "float16": _Parts(10, 5)}
+
+
+@keras.saving.register_keras_serializable(package="keras_weightnoise")
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class BitFlip(Persistent, Tiled):
+    """Flips bits of the weights as memory holds them: each bit with probability `rate`.
+
+    With `format="fixed"`, that is the code `q = round(w / step)` in two's complement of `bits` bits, with
+    `step = max|w| / (2^(bits - 1) - 1)`, as in `Quantization`. A weight with a flipped bit reads
+    `w' = step * q'`, where q' may also be `-2^(bits - 1)`. So `Quantization(bits) + BitFlip(rate, bits)` is
+    a network that runs on `bits` bits, with errors. With a floating-point format, it is the number in that
+    format, and w' may be huge, infinite or NaN. A weight without a flipped bit keeps its exact value.
+
+    Use it for memory at low voltage, and for faults that radiation makes. A flipped sign bit of a code
+    moves a weight by `max|w|` and more, so clip the weights in training: the error grows with the largest.
+    Gradient: straight through, `dL/dw = dL/dw'`.
+
+    Args:
+        rate: Float in [0, 1], or a `keras.optimizers.schedules.LearningRateSchedule` evaluated at
+            the optimizer step: the probability that a bit is flipped. Defaults to `0.001`.
+        bits: Integer in [2, 16], of the fixed-point code. Defaults to `8`.
+        format: `"fixed"`, `"float32"`, `"bfloat16"` or `"float16"`. Defaults to `"fixed"`.
+        which: The bits that may be flipped: `"all"`, `"sign"`, in floating point also `"exponent"` or
+            `"mantissa"`, or a list of their numbers, where 0 is the least significant. Defaults to `"all"`.
+        count: Integer >= 0: flips exactly so many bits of each variable, in place of each with a
+            probability. It is then the magnitude. It sorts a number for each bit, which takes many times as
+            long. Defaults to `None`.
+        clip: Whether what is read is kept within the largest |w|, where NaN reads as 0. Defaults to `False`.
+        persistent: Whether the flips are those of a chip: see `StuckAt`. Defaults to `False`.
+        tile: Rows, or (rows, columns), of the tiles in which hardware holds the variable: each has a step
+            of its own. See `Gaussian`. Defaults to `None`: the variable is one.
+        generator: See `Gaussian`. Defaults to `"threefry"`.
+
+    Raises:
+        ValueError: If `rate` is not in [0, 1], `bits` not in [2, 16] or not 8 in floating point, or another
+            argument none of these; if there are both `rate` and `count`, or `count` and `tile`.
+        TypeError: If an argument is of another type.
+
+    Example:
+
+    >>> from keras_weightnoise import noises
+    >>> noises.Quantization(8) + noises.BitFlip(0.01)  # doctest: +ELLIPSIS
+    Compose(noises=(Quantization(bits=8, ...), BitFlip(rate=0.01, bits=8)))
+    >>> noises.BitFlip(1e-6, format="bfloat16", which="exponent")
+    BitFlip(rate=1e-06, bits=8, format='bfloat16', which='exponent')
+
+    References:
+        - [Stutz et al., 2021](https://arxiv.org/abs/2006.13977)
+    """
+
+    rate: Magnitude = 0.001
+    bits: int = 8
+    format: Format = dataclasses.field(default="fixed", kw_only=True, repr=False)
+    which: Part | Sequence[int] = dataclasses.field(default="all", kw_only=True, repr=False)
+    count: int | None = dataclasses.field(default=None, kw_only=True, repr=False)
+    clip: bool = dataclasses.field(default=False, kw_only=True, repr=False)
+    law: ClassVar[Law] = laws.UNIFORM
+
+    def __post_init__(self) -> None:
+        check_bits(self.bits)
+        object.__setattr__(self, "bits", int(self.bits))
+        check_choice("format", self.format, get_args(Format))
+        if self.format != "fixed" and self.bits != 8:
+            raise ValueError(
+                "Invalid `bits`. Expected none beside a floating-point format. "
+                f"Received: bits={self.bits}, format={self.format!r}"
+            )
+        self._check_which()
+        if self.count is not None:
+            self._check_count()
+        check_flag("clip", self.clip)
+        super().__post_init__()
+        if self.count is not None:
+            object.__setattr__(self, "count", int(self.count))
+
+    @property
+    def magnitude_name(self) -> str:  # type: ignore[override]
+        return "rate" if self.count is None else "count"
+
+    @property
+    def most(self) -> float:  # type: ignore[override]
+        return 1.0 if self.count is None else float("inf")
+
+    @property
+    def draws(self) -> tuple[Draw, ...]:
+        bits = len(self._positions)
+        return super().draws * (-(-bits // _BITS_OF_A_DRAW) if self.count is None else bits)
+
+    def perturb_tile(
+        self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
+    ) -> Tensor:
+        positions = self._positions
+        if self.count is None:
+            kernel = kernels.compiled(_by_rate(positions), w.shape.num_elements())
+            flips = kernel(magnitude, *draws)
+        else:
+            flips = _by_count(magnitude, draws, positions)
+        read = self._fixed(w, flips) if self.format == "fixed" else self._float(w, flips)
+        if self.clip:
+            most = tf.reduce_max(tf.abs(w))
+            read = tf.where(
+                tf.math.is_nan(read), tf.zeros_like(w), tf.clip_by_value(read, -most, most)
+            )
+        return tf.where(flips == 0, w, read)
+
+    def _fixed(self, w: Tensor, flips: Tensor) -> Tensor:
+        step = symmetric_step(w, self.bits, None)
+        code = tf.cast(tf.round(tf.math.divide_no_nan(w, step)), tf.int32)
+        unused = 32 - self.bits  # Shifted out and in again: that extends the sign.
+        flipped = tf.bitwise.right_shift(
+            tf.bitwise.left_shift(tf.bitwise.bitwise_xor(code, flips), unused), unused
+        )
+        return tf.cast(flipped, w.dtype) * step
+
+    def _float(self, w: Tensor, flips: Tensor) -> Tensor:
+        stored = tf.cast(w, self.format)
+        pattern = tf.bitcast(stored, tf.int32 if self.format == "float32" else tf.int16)
+        flipped = tf.bitwise.bitwise_xor(pattern, tf.cast(flips, pattern.dtype))
+        return tf.cast(tf.bitcast(flipped, stored.dtype), w.dtype)
+
+    @property
+    def _positions(self) -> tuple[int, ...]:
+        """The bits that may be flipped, from the least significant."""
+        if not isinstance(self.which, str):
+            return tuple(self.which)
+        if self.format == "fixed":
+            return (self.bits - 1,) if self.which == "sign" else tuple(range(self.bits))
+        return tuple(_FLOATS[self.format].of(self.which))
+
+    def _check_which(self) -> None:
+        if isinstance(self.which, list | tuple) and self.which:
+            size = self.bits if self.format == "fixed" else len(_FLOATS[self.format].of("all"))
+            for bit in self.which:
+                check_integer("which", bit, 0, size - 1)
+            object.__setattr__(self, "which", tuple(sorted({int(bit) for bit in self.which})))
+            return
+        parts = ("all", "sign") if self.format == "fixed" else get_args(Part)
+        check_choice("which", self.which, parts)
+
+    def _check_count(self) -> None:
+        count: Any = self.count
+        if isinstance(count, float) and count.is_integer():  # As of a sweep's magnitudes.
+            count = int(count)
+        check_integer("count", count, 0)
+        default = next(f.default for f in dataclasses.fields(self) if f.name == "rate")
+        if self.rate not in (0.0, default) or self.tile is not None:
+            raise ValueError(
+                "Invalid `count`. Expected neither `rate` nor `tile` beside it. "
+                f"Received: count={self.count}, rate={self.rate}, tile={self.tile}"
+            )
+        object.__setattr__(self, "rate", 0.0)
+
+
+@functools.cache
+def _by_rate(positions: tuple[int, ...]) -> functools.partial[Tensor]:
+    return functools.partial(_flip_by_rate, positions=positions)
+
+
+def _flip_by_rate(rate: Tensor, *draws: Tensor, positions: tuple[int, ...]) -> Tensor:
+    """Which bits are flipped, from draws uniform on (0, 1] by their size.
+
+    Where v <= rate, v / rate is uniform again, and elsewhere (v - rate) / (1 - rate) is: so one
+    draw decides one bit after another.
+    """
+    if_flipped, if_not = 1.0 / rate, 1.0 / (1.0 - rate)
+    flips = tf.zeros(tf.shape(draws[0]), tf.int32)
+    for i, draw in enumerate(draws):
+        v = tf.abs(draw)
+        for bit in positions[i * _BITS_OF_A_DRAW : (i + 1) * _BITS_OF_A_DRAW]:
+            hit = v <= rate
+            flips = tf.where(hit, flips + _power(bit), flips)
+            v = tf.where(hit, v * if_flipped, (v - rate) * if_not)
+    return flips
+
+
+def _by_count(count: Tensor, draws: Sequence[Tensor], positions: tuple[int, ...]) -> Tensor:
+    """Flips the bits whose numbers are the smallest: exactly so many, also where two are equal."""
+    numbers = tf.reshape(tf.abs(tf.stack(draws)), [-1])
+    order = tf.argsort(numbers, stable=True)
+    first = tf.range(tf.size(order)) < tf.cast(count, tf.int32)
+    hits = tf.scatter_nd(order[:, None], tf.cast(first, tf.int32), tf.shape(order))
+    hits = tf.reshape(hits, [len(draws), *draws[0].shape])
+    return tf.add_n([hits[i] * _power(bit) for i, bit in enumerate(positions)])
+
+
+def _power(bit: int) -> int:
+    """2^bit, as an `int32`."""
+    return 2**bit if bit < 31 else -(2**31)
