@@ -12,10 +12,17 @@ if keras.config.backend() != "tensorflow":
 from keras_weightnoise import _not_public, constraints, noises, priors, schedules
 from keras_weightnoise.analysis import (
     CalibrationResult,
+    ComparisonResult,
+    LandscapeResult,
+    NoisyValidationCallback,
     RobustnessResult,
     SensitivityResult,
+    ToleranceResult,
     calibration_report,
+    compare,
     layer_sensitivity,
+    loss_landscape,
+    noise_tolerance,
     robustness_sweep,
 )
 from keras_weightnoise.callbacks import WeightNoiseCallback
@@ -34,18 +41,25 @@ _not_public.keep_from_autograph(__name__)
 
 __all__ = [
     "CalibrationResult",
+    "ComparisonResult",
     "EnsembleSpread",
     "GaussianWeightNoise",
+    "LandscapeResult",
+    "NoisyValidationCallback",
     "RobustnessResult",
     "SensitivityResult",
+    "ToleranceResult",
     "VariationalWeightNoise",
     "WeightNoiseCallback",
     "WeightNoiseEnsemble",
     "add_weight_noise",
     "calibration_report",
     "clip_weights",
+    "compare",
     "constraints",
     "layer_sensitivity",
+    "loss_landscape",
+    "noise_tolerance",
     "noises",
     "noisy_call",
     "perturb_weights",

@@ -1,16 +1,29 @@
 """What noise tells of a model: how much it bears, where it breaks, how far to trust it."""
 
 from keras_weightnoise.analysis.calibration import CalibrationResult, calibration_report
+from keras_weightnoise.analysis.comparison import ComparisonResult, compare
+from keras_weightnoise.analysis.landscape_result import LandscapeResult
+from keras_weightnoise.analysis.loss_landscape import loss_landscape
+from keras_weightnoise.analysis.noise_tolerance import noise_tolerance
+from keras_weightnoise.analysis.noisy_validation import NoisyValidationCallback
 from keras_weightnoise.analysis.robustness import robustness_sweep
 from keras_weightnoise.analysis.robustness_result import RobustnessResult
 from keras_weightnoise.analysis.sensitivity import layer_sensitivity
 from keras_weightnoise.analysis.sensitivity_result import SensitivityResult
+from keras_weightnoise.analysis.tolerance_result import ToleranceResult
 
 __all__ = [
     "CalibrationResult",
+    "ComparisonResult",
+    "LandscapeResult",
+    "NoisyValidationCallback",
     "RobustnessResult",
     "SensitivityResult",
+    "ToleranceResult",
     "calibration_report",
+    "compare",
     "layer_sensitivity",
+    "loss_landscape",
+    "noise_tolerance",
     "robustness_sweep",
 ]

@@ -23,7 +23,7 @@ class Evaluator:
 
     Args:
         model: A compiled `keras.Model`.
-        data: See `robustness_sweep`.
+        data: See `robustness_sweep`; or `RepeatedData`.
         batch_size: See `robustness_sweep`.
         steps: See `robustness_sweep`.
         recalibrate: See `robustness_sweep`.
@@ -38,7 +38,9 @@ class Evaluator:
         recalibrate: Any = None,
     ) -> None:
         self._model = model
-        self._data = RepeatedData("data", data, batch_size, steps)
+        if not isinstance(data, RepeatedData):
+            data = RepeatedData("data", data, batch_size, steps)
+        self._data = data
         self._data.check_targets(model)
         self.recalibration = None
         if recalibrate is not None:
@@ -101,8 +103,9 @@ class Progress:
         self._bar.add(1)
 
     def finish(self, count: int) -> None:
-        """Shows that it is done, after this many evaluations."""
-        self._bar.update(count, finalize=True)
+        """Shows that it is done, if that is so after fewer evaluations than planned."""
+        if count < self._target:
+            self._bar.update(count, finalize=True)
 
 
 def is_random(noise: Noise) -> bool:

@@ -22,12 +22,6 @@ class Point:
     magnitude: float
     noise: Noise
 
-    @property
-    def kind(self) -> tuple[Any, ...]:
-        """Equal for noises that one graph draws: they differ in their magnitudes alone."""
-        # What is drawn may depend on the magnitude: see `Quantization`.
-        return tuple((member.draws, _at(member, 0.0)) for member in self.noise.members)
-
     def trial(self, noisy: PerturbedWeights, evaluator: Evaluator) -> Trial:
         sizes = self.noise.magnitudes_at(0)
         pairs = zip(self.noise.members, self.noise.magnitudes, strict=True)
@@ -40,12 +34,18 @@ class Point:
         )
 
 
+def kind_of(noise: Noise) -> tuple[Any, ...]:
+    """Equal for noises that one graph draws: they differ in their magnitudes alone."""
+    # What is drawn may depend on the magnitude: see `Quantization`.
+    return tuple((member.draws, _at(member, 0.0)) for member in noise.members)
+
+
 def plan(noise: Any, magnitudes: Sequence[Any]) -> list[Point]:
     """Makes every noise of the sweep, so that a wrong one is found before the first evaluation."""
     specs = noise if isinstance(noise, list | tuple) else [noise]
     if not specs:
         raise ValueError(f"Invalid `noise`. Expected at least one. Received: noise={noise}")
-    made = [[make_noise(spec, magnitude) for magnitude in magnitudes] for spec in specs]
+    made = [[at_magnitude(spec, magnitude) for magnitude in magnitudes] for spec in specs]
     labels = unique([_label(noises, magnitudes) for noises in made])
     return [
         Point(label, float(magnitude), each)
@@ -54,7 +54,7 @@ def plan(noise: Any, magnitudes: Sequence[Any]) -> list[Point]:
     ]
 
 
-def make_noise(spec: Any, magnitude: Any) -> Noise:
+def at_magnitude(spec: Any, magnitude: Any) -> Noise:
     if spec is None:
         spec = Gaussian()
     if isinstance(spec, Compose):

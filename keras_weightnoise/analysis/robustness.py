@@ -5,7 +5,7 @@ from typing import Any
 
 from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise.analysis._evaluation import Evaluator, Verbose, check_arguments, check_draws
-from keras_weightnoise.analysis._plan import Point, Sweepable, check_magnitudes, plan
+from keras_weightnoise.analysis._plan import Point, Sweepable, check_magnitudes, kind_of, plan
 from keras_weightnoise.analysis._settings import describe
 from keras_weightnoise.analysis._trials import measure
 from keras_weightnoise.analysis.robustness_result import RobustnessResult, RobustnessRow
@@ -103,7 +103,7 @@ def robustness_sweep(
     points = plan(noise, check_magnitudes(magnitudes))
     groups: dict[Any, list[Point]] = {}
     for point in points:
-        groups.setdefault(point.kind, []).append(point)
+        groups.setdefault(kind_of(point.noise), []).append(point)
     perturbed = [
         PerturbedWeights(model, group[0].noise, variables, exclude, seed)
         for group in groups.values()

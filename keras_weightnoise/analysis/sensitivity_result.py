@@ -75,13 +75,14 @@ class SensitivityResult(DrawResult):
         """
         metric = self._metric(metric)
         summaries = self._most_fragile(metric, top)
-        ax = make_axes(ax, 1.0 + 0.3 * len(summaries))
+        # The bars keep their size, however long the names.
+        ax = make_axes(ax, 1.0 + 0.3 * len(summaries), 4.0 + 0.08 * max(map(len, summaries)))
         changes = [summary.mean - self.clean[metric] for summary in summaries.values()]
         halves = [summary.high - summary.mean for summary in summaries.values()]
         ax.barh(list(summaries), changes, xerr=halves, capsize=3.0)
         ax.set_ylim(len(summaries) - 0.5, -0.5)
         ax.axvline(0.0, color="black", linewidth=0.8)
-        ax.set(xlabel=f"change of {metric} (mean and its 95 % interval)")
+        ax.set(xlabel=f"change of {metric}\n(mean and its 95 % interval)")
         return ax
 
     def _most_fragile(self, metric: str, top: int | None) -> dict[str, Summary]:

@@ -1,0 +1,140 @@
+"""What `loss_landscape` returns: metrics over coordinates."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_weightnoise._tables import Table
+from keras_weightnoise.analysis._plots import make_axes, pyplot
+from keras_weightnoise.analysis._results import Result, choose_metric, numbers
+from keras_weightnoise.analysis._summaries import number
+
+Array = npt.NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class LandscapeResult(Result):
+    """What `loss_landscape` returns.
+
+    Printed, it is a table: of each metric the value at the centre, the lowest and the highest.
+
+    Attributes:
+        clean: The metrics at the centre: what `model.evaluate` returned.
+        coordinates: The coordinates along each direction, of shape (points,).
+        values: For each metric an array of shape (points,) or (points, points), the first axis being the
+            first direction. NaN where an interrupt came first.
+        complete: Whether all were measured: `False` after an interrupt.
+        settings: What made it.
+    """
+
+    clean: dict[str, float]
+    coordinates: Array
+    values: dict[str, Array]
+    complete: bool
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def plot(
+        self,
+        metric: str | None = None,
+        ax: Any = None,
+        *,
+        kind: str = "contour",
+        limits: tuple[float, float] | None = None,
+        label: str | None = None,
+    ) -> Any:
+        """Plots a metric: a line, or a map with contours, or a surface, whose centre is the model.
+
+        Args:
+            metric: A metric's name. `None`: the loss, or else the first. Defaults to `None`.
+            ax: Axes of matplotlib, for `kind="surface"` of `projection="3d"`. `None`: new ones. Defaults to
+                `None`.
+            kind: `"contour"` or `"surface"`, in two directions. Defaults to `"contour"`.
+            limits: The lowest and the highest value of the colors, or of a line's axis. Give several models
+                the same, to compare them. `None`: those of the values. Defaults to `None`.
+            label: The model's name: a title, or a line's entry in the legend. Defaults to `None`.
+
+        Returns:
+            The axes.
+        """
+        if metric is None and "loss" in self.values:
+            metric = "loss"
+        metric = choose_metric(self.values, metric)
+        if kind not in ("contour", "surface"):
+            raise ValueError(
+                f'Invalid `kind`. Expected "contour" or "surface". Received: kind={kind!r}'
+            )
+        values = self.values[metric]
+        low, high = limits or (np.nanmin(values), np.nanmax(values))
+        if values.ndim == 1:
+            return self._plot_line(make_axes(ax), metric, limits, label)
+        if kind == "surface":
+            return self._plot_surface(ax, metric, (low, high), label)
+        return self._plot_map(make_axes(ax, 4.5, 5.5), metric, (low, high), label)
+
+    def _plot_line(self, ax: Any, metric: str, limits: Any, label: str | None) -> Any:
+        ax.plot(self.coordinates, self.values[metric], label=label)
+        ax.set(xlabel="coordinate", ylabel=metric)
+        if limits is not None:
+            ax.set_ylim(*limits)
+        if label is not None:
+            ax.legend(frameon=False)
+        return ax
+
+    def _plot_map(self, ax: Any, metric: str, limits: tuple[float, float], label: Any) -> Any:
+        levels = np.linspace(*limits, 13) if limits[1] > limits[0] else 13
+        # Of a matrix, contours have the columns across.
+        drawn = (self.coordinates, self.coordinates, self.values[metric].T)
+        filled = ax.contourf(*drawn, levels, cmap="viridis", extend="both")
+        ax.contour(*drawn, filled.levels, colors="white", linewidths=0.5, alpha=0.6)
+        ax.plot(0.0, 0.0, "+", color="white", markersize=9.0)
+        ax.figure.colorbar(filled, ax=ax, label=metric)
+        ax.set(xlabel="first direction", ylabel="second direction", title=label or "")
+        ax.set_aspect("equal")
+        return ax
+
+    def _plot_surface(self, ax: Any, metric: str, limits: tuple[float, float], label: Any) -> Any:
+        if ax is None:
+            figure = pyplot().figure(figsize=(6.0, 5.0), layout="constrained")
+            ax = figure.add_subplot(projection="3d")
+        a, b = np.meshgrid(self.coordinates, self.coordinates, indexing="ij")
+        ax.plot_surface(
+            a, b, self.values[metric], cmap="viridis", vmin=limits[0], vmax=limits[1], linewidth=0
+        )
+        ax.set(xlabel="first direction", ylabel="second direction", zlabel=metric)
+        ax.set(zlim=limits, title=label or "")
+        return ax
+
+    def _title(self) -> list[str]:
+        shape = " x ".join(map(str, next(iter(self.values.values())).shape))
+        span = f"{self.coordinates[-1]:g}"
+        incomplete = [] if self.complete else ["INCOMPLETE: interrupted before all was evaluated."]
+        return [f"Loss landscape: {shape} points in [-{span}, {span}]", *incomplete]
+
+    def _tables(self, top: int | None) -> list[Table]:
+        rows = [
+            [name, number(self.clean[name]), number(np.nanmin(each)), number(np.nanmax(each))]
+            for name, each in self.values.items()
+        ]
+        return [Table("", ("metric", "centre", "lowest", "highest"), rows)]
+
+    def _records(self) -> list[dict[str, Any]]:
+        names = ("a", "b")
+        shape = next(iter(self.values.values())).shape
+        return [
+            {
+                **{name: self.coordinates[i] for name, i in zip(names, place, strict=False)},
+                **{metric: values[place] for metric, values in self.values.items()},
+            }
+            for place in np.ndindex(*shape)
+        ]
+
+    @classmethod
+    def _from_standard(cls, content: dict[str, Any]) -> dict[str, Any]:
+        arrays = {name: np.array(each, float) for name, each in content["values"].items()}
+        return content | {
+            "clean": numbers(content["clean"]),
+            "coordinates": np.array(content["coordinates"], float),
+            "values": arrays,
+        }
