@@ -20,10 +20,12 @@ from keras_weightnoise.analysis import (
     ToleranceResult,
     calibration_report,
     compare,
+    fit_temperature,
     layer_sensitivity,
     loss_landscape,
     noise_tolerance,
     robustness_sweep,
+    scale_temperature,
 )
 from keras_weightnoise.callbacks import WeightNoiseCallback
 from keras_weightnoise.layers import GaussianWeightNoise, VariationalWeightNoise, noisy_call
@@ -57,6 +59,7 @@ __all__ = [
     "clip_weights",
     "compare",
     "constraints",
+    "fit_temperature",
     "layer_sensitivity",
     "loss_landscape",
     "noise_tolerance",
@@ -66,6 +69,7 @@ __all__ = [
     "perturbed_weights",
     "priors",
     "robustness_sweep",
+    "scale_temperature",
     "schedules",
     "strip_weight_noise",
 ]

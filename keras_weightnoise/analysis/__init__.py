@@ -10,6 +10,7 @@ from keras_weightnoise.analysis.robustness import robustness_sweep
 from keras_weightnoise.analysis.robustness_result import RobustnessResult
 from keras_weightnoise.analysis.sensitivity import layer_sensitivity
 from keras_weightnoise.analysis.sensitivity_result import SensitivityResult
+from keras_weightnoise.analysis.temperature import fit_temperature, scale_temperature
 from keras_weightnoise.analysis.tolerance_result import ToleranceResult
 
 __all__ = [
@@ -22,8 +23,10 @@ __all__ = [
     "ToleranceResult",
     "calibration_report",
     "compare",
+    "fit_temperature",
     "layer_sensitivity",
     "loss_landscape",
     "noise_tolerance",
     "robustness_sweep",
+    "scale_temperature",
 ]

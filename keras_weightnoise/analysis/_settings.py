@@ -1,6 +1,7 @@
 """What made a result, written down with it."""
 
 import hashlib
+import importlib.metadata
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,8 +24,19 @@ def describe(model: Any, perturbed: Sequence[Any], **more: Any) -> dict[str, Any
         "model": model.name,
         "fingerprint": fingerprint(model, perturbed),
         **more,
-        "versions": {"keras": keras.__version__, "tensorflow": tf.__version__},
+        "versions": {
+            "keras_weightnoise": _own_version(),
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
+        },
     }
+
+
+def _own_version() -> str | None:
+    try:
+        return importlib.metadata.version("keras-weightnoise")
+    except importlib.metadata.PackageNotFoundError:  # Run from a checkout.
+        return None
 
 
 def fingerprint(model: Any, perturbed: Sequence[Any]) -> str:

@@ -168,8 +168,8 @@ def calibration_report(y_true: Any, probabilities: Any, *, bins: int = 15) -> Ca
         )
     if bins < 1:
         raise ValueError(f"Invalid `bins`. Expected an int >= 1. Received: bins={bins}")
-    p = _check_probabilities(probabilities)
-    labels = _check_labels(y_true, *p.shape)
+    p = check_probabilities(probabilities)
+    labels = check_labels(y_true, *p.shape)
     of_label = p[np.arange(len(p)), labels]
     one_hot = np.arange(p.shape[1]) == labels[:, None]
     confidence, right = p.max(axis=1), p.argmax(axis=1) == labels
@@ -193,7 +193,7 @@ def calibration_report(y_true: Any, probabilities: Any, *, bins: int = 15) -> Ca
     )
 
 
-def _check_probabilities(probabilities: Any) -> Array:
+def check_probabilities(probabilities: Any) -> Array:
     """Probabilities of shape (n, classes) in double precision."""
     p = np.asarray(probabilities, np.float64)
     shape = p.shape
@@ -216,7 +216,7 @@ def _check_probabilities(probabilities: Any) -> Array:
     return p
 
 
-def _check_labels(y_true: Any, n: int, classes: int) -> Array:
+def check_labels(y_true: Any, n: int, classes: int) -> Array:
     """Integer labels of shape (n,)."""
     y = np.asarray(y_true)
     if y.shape not in ((n,), (n, 1), (n, classes)):

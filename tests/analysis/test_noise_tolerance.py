@@ -76,7 +76,6 @@ def test_the_variant_that_knows_magnitudes():
         noise=lambda s: noises.Gaussian(s, relative_to="weight") + noises.Gaussian(eps),
         drop=0.02,
         draws=5,
-        high=0.5,
     )
     w = model.layers[0].kernel.numpy()
     expected = math.sqrt((0.02 - eps**2) / np.mean(w**2))
