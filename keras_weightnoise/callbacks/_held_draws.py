@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.perturbation import Numbers, draw
 from keras_weightnoise._weights.rules import Assigned
-from keras_weightnoise.callbacks._write_ahead_log import free, local, made, overwrite, state
+from keras_weightnoise.callbacks._replicas import free, local, made, replace_value, state
 
 
 class HeldDraws:
@@ -53,7 +53,7 @@ class HeldDraws:
         """Takes memory for draws, and forgets those there were. Not in a graph."""
         self._step.assign(-1)
         for variable in self._variables():
-            overwrite(variable, [tf.zeros(v.shape, v.dtype) for v in local(variable)])
+            replace_value(variable, [tf.zeros(v.shape, v.dtype) for v in local(variable)])
 
     def release(self) -> None:
         """Frees it, until it is reserved again. Not in a graph."""

@@ -1,6 +1,7 @@
-"""Hearing of every `apply` of an optimizer, whoever holds the optimizer."""
+"""Hearing of every update by an optimizer, whoever holds it and whatever its class overrides."""
 
 import contextlib
+import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,72 +9,157 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-# Those Keras classes that have an `apply` of their own. A subclass that overrides it calls theirs.
-_CLASSES: tuple[Any, ...] = (keras.optimizers.Optimizer, keras.optimizers.LossScaleOptimizer)
+from keras_weightnoise._attributes import replaced
 
+# `apply_gradients` calls `apply`, unless a subclass overrides it.
+_METHODS = ("apply", "apply_gradients")
+
+
+@dataclasses.dataclass
+class Update:
+    """One update, from when the first optimizer is called until it returns.
+
+    Attributes:
+        optimizer: The one that was called.
+        variables: What it is about to update; `None`: the variables it was built with.
+        passed_on: The optimizers that were called meanwhile: those inside of it, or itself by `super`.
+    """
+
+    optimizer: Any
+    variables: list[Any] | None
+    passed_on: list[Any] = dataclasses.field(default_factory=list)
+
+
+# Is told of an update. Returns a context for it, with a tensor that it has to wait for, or `None`.
+Listener = Callable[[Update], contextlib.AbstractContextManager[Any]]
+
+
+class _Hearing(threading.local):
+    listener: Listener | None = None
+    update: Update | None = None
+
+
+_hearing = _Hearing()
 _lock = threading.Lock()
-_installed: list[tuple[Any, Any]] = []
+_installed = contextlib.ExitStack()
 _users = 0
-_listener = threading.local()
-
-# Is told the optimizer and the variables it is about to update (`None`: those it was built with), and
-# returns a tensor that the update has to wait for, or `None`.
-Listener = Callable[[Any, "list[Any] | None"], Any]
 
 
 @contextlib.contextmanager
 def intercepting() -> Iterator[None]:
-    """Within it, `apply` calls what `listening` names, in the threads that it names it in."""
+    """Within it, each update is told to what `listening` names, in the threads that it names it in."""
     global _users
     # Training may go on in other threads, with noise and without.
     with _lock:
         _users += 1
-        if not _installed:
-            for cls in _CLASSES:
-                own = vars(cls).get("apply")
-                _installed.append((cls, own))
-                cls.apply = _telling(cls.apply)
+        if _users == 1:
+            for cls in _classes(keras.optimizers.Optimizer):
+                methods = {name: getattr(cls, name) for name in _METHODS if _defines(cls, name)}
+                if methods:
+                    telling = {name: _telling(method) for name, method in methods.items()}
+                    _installed.enter_context(replaced(cls, **telling))
     try:
         yield
     finally:
         with _lock:
             _users -= 1
-            while not _users and _installed:
-                cls, own = _installed.pop()
-                if own is None:
-                    del cls.apply
-                else:
-                    cls.apply = own
+            if not _users:
+                _installed.close()
 
 
 @contextlib.contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Within it, `listener` hears of each `apply` in this thread."""
-    before = getattr(_listener, "value", None)
-    _listener.value = listener
+    """Within it, `listener` hears of each update in this thread."""
+    before = _hearing.listener
+    _hearing.listener = listener
     try:
         yield
     finally:
-        _listener.value = before
+        _hearing.listener = before
 
 
-def _telling(apply: Callable[..., Any]) -> Callable[..., Any]:
-    def tell_and_apply(
-        self: Any, grads: Any, trainable_variables: Any = None, *args: Any, **kwargs: Any
-    ) -> Any:
-        listener: Listener | None = getattr(_listener, "value", None)
-        if listener is None:
-            return apply(self, grads, trainable_variables, *args, **kwargs)
-        if trainable_variables is not None:
-            trainable_variables = list(trainable_variables)
-            if not self.built:
-                # As `apply` does, but without waiting: what makes variables must not depend on
-                # anything in the graph.
-                with keras.name_scope(self.name, caller=self):
-                    self.build(trainable_variables)
-                self.built = True
-        token = listener(self, trainable_variables)
-        with tf.control_dependencies([] if token is None else [token]):
-            return apply(self, grads, trainable_variables, *args, **kwargs)
+def _classes(cls: Any) -> Iterator[Any]:
+    yield cls
+    for subclass in cls.__subclasses__():
+        yield from _classes(subclass)
 
-    return tell_and_apply
+
+def _defines(cls: Any, name: str) -> bool:
+    # Keras's public base class inherits them from one that is not public.
+    return name in vars(cls) or cls is keras.optimizers.Optimizer
+
+
+def _telling(method: Callable[..., Any]) -> Callable[..., Any]:
+    # AutoGraph may convert this, in a `train_step` that is a `tf.function`: then it does the method too.
+    def tell_and_update(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with _told(self, args, kwargs) as (args, kwargs):
+            return method(self, *args, **kwargs)
+
+    return tell_and_update
+
+
+@tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
+@contextlib.contextmanager
+def _told(
+    optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Within it, an update is made, and has been told. Yields the arguments to make it with."""
+    if _hearing.listener is None:
+        yield args, kwargs
+        return
+    if _hearing.update is not None:  # One optimizer passes it on to another, or `super` is called.
+        _hearing.update.passed_on.append(optimizer)
+        yield args, kwargs
+        return
+    # An iterator, such as `zip(gradients, variables)`, can be read once.
+    args = tuple(list(arg) if isinstance(arg, Iterator) else arg for arg in args)
+    kwargs = {k: list(arg) if isinstance(arg, Iterator) else arg for k, arg in kwargs.items()}
+    update = _hearing.update = Update(optimizer, _variables(args, kwargs))
+    try:
+        _build(update)
+        with (
+            _hearing.listener(update) as token,
+            tf.control_dependencies([] if token is None else [token]),
+        ):
+            yield args, kwargs
+    finally:
+        _hearing.update = None
+
+
+def _variables(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any] | None:
+    """The variables among the arguments of `apply` or `apply_gradients`, however they are named."""
+    if args and isinstance(args[0], list | tuple) and not args[0]:
+        return []  # No gradients.
+    for argument in (*args[1:], *kwargs.values()):  # apply(grads, trainable_variables)
+        if _are_variables(argument):
+            return list(argument)
+    for argument in (*args, *kwargs.values()):  # apply_gradients([(grad, variable), ...])
+        if isinstance(argument, list | tuple) and all(
+            isinstance(pair, list | tuple) and len(pair) == 2 for pair in argument
+        ):
+            variables = [variable for _, variable in argument]
+            if _are_variables(variables):
+                return variables
+    return None
+
+
+def _are_variables(values: Any) -> bool:
+    return (
+        isinstance(values, list | tuple)
+        and bool(values)
+        and all(isinstance(value, keras.Variable | tf.Variable) for value in values)
+    )
+
+
+def _build(update: Update) -> None:
+    """Builds an optimizer as `apply` does, but without waiting.
+
+    In a graph, what makes variables must not depend on anything there. Eagerly, `apply` itself does it:
+    after the clean values are back, which an optimizer may copy.
+    """
+    optimizer = update.optimizer
+    if tf.executing_eagerly() or not update.variables or optimizer.built:
+        return
+    with keras.name_scope(optimizer.name, caller=optimizer):
+        optimizer.build(update.variables)
+    optimizer.built = True

@@ -5,32 +5,25 @@ before an optimizer updates them, and at the end into what is left; roll back on
 """
 
 import contextlib
-import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from keras_weightnoise._attributes import replaced
-from keras_weightnoise._not_public import assigns_in, in_nested_function, updated_variables
-from keras_weightnoise._random import drawing
-from keras_weightnoise._random.generator import make_key
+from keras_weightnoise._not_public import updated_variables
 from keras_weightnoise._types import Tensor
-from keras_weightnoise._weights import reachable, selection
-from keras_weightnoise._weights.perturbation import Numbers, is_active, perturb_assigned
+from keras_weightnoise._weights import reachable
 from keras_weightnoise._weights.rules import Assigned
-from keras_weightnoise.callbacks._held_draws import HeldDraws
-from keras_weightnoise.callbacks._interception import intercepting, listening
+from keras_weightnoise.callbacks import _findings
+from keras_weightnoise.callbacks._clock import Clock
+from keras_weightnoise.callbacks._interception import Update, intercepting, listening
+from keras_weightnoise.callbacks._mentions import mentions
+from keras_weightnoise.callbacks._optimizers import held_optimizers, inner_optimizers, reads_all
 from keras_weightnoise.callbacks._plain_code import function_names, python_code
-from keras_weightnoise.callbacks._write_ahead_log import (
-    Run,
-    WriteAheadLog,
-    assign,
-    called_with,
-    merge_call,
-    state,
-)
+from keras_weightnoise.callbacks._replicas import merge_call
+from keras_weightnoise.callbacks._step_noise import StepNoise
+from keras_weightnoise.callbacks._write_ahead_log import Injection, WriteAheadLog
 from keras_weightnoise.noises import name_magnitudes
 
 
@@ -40,7 +33,7 @@ class NoisyStep:
     Args:
         model: A compiled and built model.
         noises: Pairs of a noise model and the variables it perturbs.
-        period: Optimizer steps per draw; `None`: one draw lasts from one `hold` to the next.
+        period: Optimizer steps per draw; `None`: one draw lasts from one `clock.begin_draw` to the next.
         one_at_a_time: Whether a draw perturbs one variable, chosen at random, or all.
         per_replica: Whether each replica of the model's strategy has its own draw.
     """
@@ -56,30 +49,22 @@ class NoisyStep:
         self.noises = noises
         self.targets = [target for _, targets in noises for target in targets]
         self.clean_function: Callable[[Any], Any] = model.train_function
-        self._unread: list[str] = []
         self._model = model
-        self._period = period
-        self._one_at_a_time = one_at_a_time
-        self._per_replica = per_replica
         self._train_step = python_code(model.train_step)
         self._functions = {
             name: python_code(getattr(model, name))
             for name in function_names(model)
             if name != "train_step"
         }
-        self._optimizers = reachable.optimizers(model)
+        self._optimizers = held_optimizers(model)
         self._identity = _identity(model, noises, period, one_at_a_time, per_replica)
-        self._traced = self._checked = self._running = False
+        self._seen = _Seen(_may_apply(model))
+        self._running = False
         with model.distribute_strategy.scope():
-            self._log = WriteAheadLog([t.variable for t in self.targets], self._noisy, per_replica)
-            # What the noise is a function of, beside the clean weights.
-            self._seed, self._held, self._drawn, self._step = (
-                state(tf.zeros((), tf.int64)) for _ in range(4)
-            )
-            # Steps in which no optimizer ran: updates made by hand.
-            self._by_hand = state(tf.zeros((), tf.int64))
-            held = period != 1 and not one_at_a_time
-            self._held_draws = HeldDraws(noises) if held else None
+            self.clock = Clock(model, period)
+            self._noise = StepNoise(noises, self.clock, one_at_a_time, keep_draws=period != 1)
+            variables = [target.variable for target in self.targets]
+            self._log = WriteAheadLog(variables, self._noise.make, per_replica)
         self._function = self._make_function()
 
     def serves(self, model: Any, *settings: Any) -> bool:
@@ -92,33 +77,26 @@ class NoisyStep:
         """Begins a fit."""
         self._log.roll_back()  # Finds something only if an interrupt hit the last roll-back itself.
         self._log.reserve()
-        if self._held_draws:
-            self._held_draws.reserve()
-        self._seed.assign(seed)
-        self.hold()
+        self._noise.reserve()
+        self.clock.begin(seed)
 
     def end(self) -> None:
         """Ends a fit."""
         # XLA compiles for the shapes that variables have: it would have to do so again.
         if not self._model.jit_compile:
             self._log.release()
-            if self._held_draws:
-                self._held_draws.release()
-
-    def hold(self) -> None:
-        """Begins a new draw, where `period` is `None`."""
-        self._held.assign(self.now())
+            self._noise.release()
 
     def magnitudes(self) -> dict[str, float]:
         """The noises' magnitudes in the last step, by name."""
-        step = tf.convert_to_tensor(self._step)
+        step = self.clock.step
         named = name_magnitudes(noise for noise, _ in self.noises)
         return {name: float(m(step) if callable(m) else m) for name, m in named.items()}
 
     def run(self, iterator: Any) -> Any:
         """Runs one training step, or `steps_per_execution` of them. The weights are clean after."""
         try:
-            # An interrupt may leave us standing in: then we do what the model itself does.
+            # Where an interrupt keeps `replaced` from putting `train_step` back, ours does what that does.
             self._running = True
             with self._standing_in(), intercepting():
                 logs = self._function(iterator)
@@ -127,139 +105,91 @@ class NoisyStep:
             raise
         finally:
             self._running = False
-        if not self._checked:
-            self._check()
+        self._report()
         return logs
 
-    def _check(self) -> None:
-        """Raises or warns, after the first step, if noise does not reach what it should."""
-        self._checked = True
-        if not self._traced:
-            raise RuntimeError(
-                f"The training function of model {self._model.name!r} did not call "
-                "`model.train_step`, so no noise reached it. Expected `make_train_function` to build "
-                "on `train_step`."
-            )
-        if self._unread:
-            warnings.warn(
-                "Noise has no effect where nothing reads the weight: the training step of model "
-                f"{self._model.name!r} reads none of {self._unread} before they are updated. "
-                "Expected `exclude` to name what a step does not use.",
-                stacklevel=2,
-            )
+    def _report(self) -> None:
+        """After a step: raises or warns, once, if noise does not reach what it should."""
+        seen = self._seen
+        if not seen.reported:
+            seen.reported = True
+            if not seen.traced:
+                _findings.refuse_untraced(self._model)
+            _findings.warn_unread(self._model, self._paths(seen.unread))
+        if seen.watched:
+            moved = seen.watched.intersection(self._log.moved())
+            seen.watched -= moved
+            seen.moved |= moved
+            _findings.warn_moved(self._model, self._paths(moved))
+
+    def _paths(self, indices: Iterable[int]) -> list[str]:
+        return [self.targets[i].variable.path for i in sorted(indices)]
 
     # What follows makes ops: it runs while the step is traced, or in each step if run eagerly.
 
     def _noisy_train_step(self, data: Any) -> Any:
         if not self._running:
             return self._train_step(data)
+        self._seen.traced = True
         variables = len(self._model.variables)
-        self._traced = True
-        run = merge_call(self._inject)
-        applied: list[Any] = []
+        injection = merge_call(self._inject)
+        heard: list[Update] = []
 
-        def restore(optimizer: Any, updated: list[Any] | None) -> Tensor | None:
-            applied.append(optimizer)
-            return self._restore(run, optimizer, updated)
+        @contextlib.contextmanager
+        def hear(update: Update) -> Iterator[Tensor | None]:
+            heard.append(update)
+            token = self._restore(injection, update)
+            with self.clock.counting(update):
+                yield token
 
         # MirroredStrategy runs each replica in a thread of its own: listen in each.
-        with listening(restore):
+        with listening(hear):
             logs = self._train_step(data)
-        self._log.restore(run, range(len(self.targets)))
-        # Steps of an optimizer that the model does not hold are not counted: see `now`.
-        if not _ids(applied) & _ids(self._optimizers):
-            merge_call(lambda: assign(self._by_hand, self._by_hand + 1))
+        self._finish(injection, heard)
         if len(self._model.variables) != variables:
-            raise ValueError(
-                f"Model {self._model.name!r} created variables in its first training step, where "
-                "noise does not reach them. Expected a built model. Build it, or call it once on a "
-                "batch, before `fit`."
-            )
-        self._refuse_unheard(applied)
-        self._refuse_self_assigned(run)
-        self._unread = [self.targets[i].variable.path for i in sorted(run.unread)]
+            _findings.refuse_new_variables(self._model)
         return logs
 
-    def _refuse_unheard(self, applied: list[Any]) -> None:
-        """Raises if a function that was traced earlier applies an optimizer: we cannot step between."""
-        if tf.executing_eagerly():
-            return  # There is no graph to look at.
-        for optimizer in self._optimizers:
-            if id(optimizer) in _ids(applied):
-                continue
-            if any(called_with(counter) for counter in _counters(optimizer)):
-                raise ValueError(_NESTED.format(model=self._model.name, optimizer=optimizer.name))
+    def _inject(self) -> Injection:
+        self.clock.begin_step()
+        return self._log.inject(self._noise.is_active())
 
-    def _refuse_self_assigned(self, run: Run) -> None:
-        """Raises if a layer, when called, has written to a variable that held noise."""
-        for i, ops in run.written.items():
-            target = self.targets[i]
-            if any(assigns_in(op, target.layer) for op in ops):
-                raise ValueError(selection.self_assigned(target.variable, target.layer))
+    def _restore(self, injection: Injection, update: Update) -> Tensor | None:
+        """Before an update: puts clean values into what it is about to read and write."""
+        _findings.refuse_nested(self._model, injection, update.optimizer)
+        variables = update.variables
+        if variables is None:
+            variables = _built_with(update.optimizer) or [t.variable for t in self.targets]
+        updated = self._numbers(variables)
+        self._seen.updated |= updated
+        if reads_all(update.optimizer):
+            updated |= self._numbers(_built_with(update.optimizer))
+        return self._log.restore(injection, sorted(updated))
 
-    def _inject(self) -> Run:
-        step = self.now()
-        assign(self._step, step)
-        held = tf.convert_to_tensor(self._held)
-        assign(self._drawn, held if self._period is None else step - step % self._period)
-        at = tf.convert_to_tensor(self._step)
-        noises = [noise for noise, _ in self.noises]
-        magnitudes = [noise.magnitudes_at(at) for noise in noises]
-        return self._log.inject(is_active(noises, magnitudes))
+    def _finish(self, injection: Injection, heard: list[Update]) -> None:
+        """After the model's own step: puts clean values into all that is left, and keeps the time."""
+        everything = range(len(self.targets))
+        self._log.restore(injection, everything)
+        seen = self._seen
+        seen.applies |= bool(heard)
+        if not heard and not (tf.executing_eagerly() and (seen.applies or seen.may_apply)):
+            self.clock.count(1)
+        if seen.applies:
+            left = set(everything) - seen.updated - seen.moved
+            seen.watched = self._log.note_moved(injection, left)
+        unheard = [o for o in self._optimizers if not _is_among(o, heard)]
+        _findings.refuse_unheard(self._model, unheard)
+        _findings.refuse_self_assigned(injection, self.targets)
+        seen.unread = set(injection.unread)
 
-    def _noisy(self, clean: list[Tensor], replica: int) -> list[Tensor]:
-        """The noisy values: a function of the clean ones and of what the state variables hold."""
-        seed, drawn = tf.convert_to_tensor(self._seed), tf.convert_to_tensor(self._drawn)
-        at = tf.convert_to_tensor(self._step)
-
-        def noisy(
-            noises: Sequence[Assigned], clean: list[Tensor], numbers: list[Numbers] | None
-        ) -> list[Tensor]:
-            magnitudes = [noise.magnitudes_at(at) for noise, _ in noises]
-            return perturb_assigned(  # type: ignore[no-any-return]
-                noises,
-                clean,
-                seed=seed,
-                step=drawn,
-                magnitudes=magnitudes,
-                replica=replica,
-                numbers=numbers,
-                differentiable=False,  # The optimizer updates the clean weights.
-            )
-
-        if not self._one_at_a_time:
-            held = self._held_draws.at(seed, drawn, replica) if self._held_draws else None
-            return noisy(self.noises, clean, held)
-        single = [(noise, [target]) for noise, targets in self.noises for target in targets]
-        chosen = drawing.choose(make_key(seed, drawn), len(clean))
-        return [
-            tf.cond(
-                chosen == i,
-                lambda each=each, value=value: noisy([each], [value], None)[0],
-                lambda value=value: value,
-            )
-            for i, (each, value) in enumerate(zip(single, clean, strict=True))
-        ]
-
-    def _restore(self, run: Run, optimizer: Any, updated: list[Any] | None) -> Tensor | None:
-        """Before an optimizer is applied: puts clean values into what it is about to update."""
-        if in_nested_function(run.graph):
-            raise ValueError(_NESTED.format(model=self._model.name, optimizer=optimizer.name))
-        if updated is None:
-            updated = updated_variables(optimizer)
-        ids = _ids(updated)  # Of Keras's variables, or of TensorFlow's inside them.
-        variables = [target.variable for target in self.targets]
-        return self._log.restore(
-            run, [i for i, v in enumerate(variables) if id(v) in ids or id(v.value) in ids]
-        )
-
-    def now(self) -> Tensor:
-        """The steps taken so far."""
-        return self._iterations() + tf.convert_to_tensor(self._by_hand)
-
-    def _iterations(self) -> Tensor:
-        counts = [tf.convert_to_tensor(_iterations(optimizer)) for optimizer in self._optimizers]
-        return tf.add_n([tf.zeros((), tf.int64), *(tf.cast(count, tf.int64) for count in counts)])
+    def _numbers(self, variables: Iterable[Any]) -> set[int]:
+        """The numbers of those targets that are among variables, Keras's or TensorFlow's inside them."""
+        ids = {id(each) for each in variables}
+        return {
+            i
+            for i, target in enumerate(self.targets)
+            if id(target.variable) in ids or id(target.variable.value) in ids
+        }
 
     def _make_function(self) -> Callable[[Any], Any]:
         try:
@@ -278,31 +208,48 @@ class NoisyStep:
         return replaced(self._model, train_step=self._noisy_train_step, **self._functions)
 
 
-_NESTED = (
-    "Optimizer {optimizer!r} of model {model!r} is applied in a `tf.function` that is no method of the "
-    "model. It would keep what it was traced with: noise to take off, or none. Expected `apply` to be "
-    "called in `train_step`, or in a method of the model. Remove the decorator, or make it a method."
-)
+class _Seen:
+    """What the steps have shown so far, when their ops were made.
+
+    Attributes:
+        may_apply: Whether the step's code mentions an optimizer's `apply`.
+        applies: Whether a step has applied an optimizer.
+        traced: Whether the training function has called the step.
+        updated: Numbers of the variables that optimizers have been given.
+        unread: Numbers of those that are restored before anything reads them.
+        watched: Numbers of those that may be assigned by hand while optimizers update others.
+        moved: Numbers of those that have been, and were warned of.
+        reported: Whether it was said what noise does not reach.
+    """
+
+    def __init__(self, may_apply: bool) -> None:
+        self.may_apply = may_apply
+        self.applies = self.traced = self.reported = False
+        self.updated: set[int] = set()
+        self.unread: set[int] = set()
+        self.watched: set[int] = set()
+        self.moved: set[int] = set()
 
 
-def _counters(optimizer: Any) -> list[Any]:
-    """The variables of an optimizer that count its steps: whole numbers without a shape."""
-    return [v for v in optimizer.variables if v.shape == () and "int" in v.dtype]
+def _may_apply(model: Any) -> bool:
+    classes = {type(layer) for layer in reachable.sublayers(model)}
+    return mentions(model.train_step, {"apply", "apply_gradients"}, classes)
+
+
+def _is_among(optimizer: Any, heard: list[Update]) -> bool:
+    """Whether an optimizer, or one inside of it, was called in these updates."""
+    called = {id(each) for update in heard for each in (update.optimizer, *update.passed_on)}
+    return any(id(each) in called for each in (optimizer, *inner_optimizers(optimizer)))
+
+
+def _built_with(optimizer: Any) -> list[Any]:
+    """The variables that an optimizer, or those inside of it, were built with."""
+    found = (optimizer, *inner_optimizers(optimizer))
+    return [variable for each in found for variable in updated_variables(each)]
 
 
 def _identity(model: Any, noises: Sequence[Assigned], *settings: Any) -> tuple[Any, ...]:
     """Equal for arguments that make the same step. A step keeps alive what goes in by its `id`."""
     variables = [[id(target.variable) for target in targets] for _, targets in noises]
-    optimizers = _ids(reachable.optimizers(model))
+    optimizers = [id(optimizer) for optimizer in held_optimizers(model)]
     return id(model), optimizers, [noise for noise, _ in noises], variables, settings
-
-
-def _iterations(optimizer: Any) -> Any:
-    # As of Keras 3.5, that of a LossScaleOptimizer itself stays at 0.
-    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        optimizer = optimizer.inner_optimizer
-    return optimizer.iterations
-
-
-def _ids(objects: Iterable[Any]) -> set[int]:
-    return {id(each) for each in objects}

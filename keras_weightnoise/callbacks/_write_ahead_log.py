@@ -1,8 +1,16 @@
 """Noise in variables, as a write-ahead log keeps it.
 
-In the graph of a step: copy clean <- w, mark; inject w <- noisy; and, before an update, restore w <- clean,
-unmark. Wherever a step stops, the marks tell which variables hold noise, and the copies what they held
-before.
+In the graph of a step: copy the weights and mark them; inject the noise; and, before an update, restore the
+clean values and unmark them. Wherever a step stops, the marks tell which variables are noisy, and the copies
+what they were before.
+
+There are two ways to restore a variable:
+
+- *Reset* it: assign the clean value that was read when the step began. That is right where the graph shows
+  that the variable certainly is noisy and that nothing has written to it since: almost always.
+- *Settle* it: look, when the step runs, whether it is marked and whether it still is what was injected. What
+  somebody added by hand is added to the clean value. That is needed where only the running step can tell:
+  after a write, after a restore in a branch, and eagerly. It costs a branch, and a comparison.
 """
 
 import enum
@@ -13,159 +21,184 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_weightnoise._not_public import (
-    calls_function,
-    current_graph,
-    handle,
-    may_write,
-    ops_on,
-)
+from keras_weightnoise._not_public import current_graph
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.reachable import Variable
-from keras_weightnoise._weights.values import bit_pattern, widen
+from keras_weightnoise.callbacks._replicas import (
+    free,
+    local,
+    made,
+    merge_call,
+    replace_value,
+    state,
+    write,
+)
+from keras_weightnoise.callbacks._uses import Uses
 
 
 class WriteAheadLog:
-    """The clean values of variables while they hold noise.
+    """The clean values of variables while they are noisy.
 
     Args:
         variables: Keras variables.
         make_noisy: Makes, in the graph, the noisy values from the clean values and a replica's number.
-        own_noise: Whether each replica has noisy values of its own, or all share those of the first.
+        per_replica: Whether each replica has noisy values of its own, or all share those of the first.
     """
 
     def __init__(
         self,
         variables: Sequence[Variable],
         make_noisy: Callable[[list[Tensor], int], list[Tensor]],
-        own_noise: bool,
+        per_replica: bool,
     ) -> None:
         self._variables = list(variables)
         self._make_noisy = make_noisy
-        self._own_noise = own_noise
+        self._per_replica = per_replica
         # No memory yet: a copy shares that of its weight until the weight is written to.
-        self._clean = [state(tf.convert_to_tensor(v.value)) for v in variables]
-        self._dirty = state(tf.zeros([len(variables)], tf.bool))
+        self._copies = [state(tf.convert_to_tensor(v.value)) for v in variables]
+        self._marks = state(tf.zeros([len(variables)], tf.bool))
+        self._moved = state(tf.zeros([len(variables)], tf.bool))
 
-    def inject(self, active: bool | Tensor) -> "Run":
-        """Makes the ops that begin a step: copy, mark, inject. None of it unless `active`."""
+    # In the step: these make ops.
+
+    def inject(self, active: bool | Tensor) -> "Injection":
+        """Begins a step: copy, mark, inject. None of it unless `active`."""
         # By replica, by variable. Each is read once: in a large model, ops are what the first step costs.
         clean = [
             [tf.convert_to_tensor(local(v.value)[r]) for v in self._variables]
-            for r in range(len(local(self._dirty)))
+            for r in range(len(local(self._marks)))
         ]
         inject = functools.partial(self._inject, clean)
-        unchanged = clean if self._own_noise else clean[:1]
+        unchanged = clean if self._per_replica else clean[:1]
         if isinstance(active, bool):
             noisy = inject() if active else unchanged
         else:
             noisy = tf.cond(active, inject, lambda: unchanged)
-        uses = [] if tf.executing_eagerly() else [_Uses(v.value) for v in self._variables]
-        return Run(clean, noisy, uses, active)
+        uses = [] if tf.executing_eagerly() else [Uses(v) for v in self._variables]
+        return Injection(clean, noisy, uses, active)
 
     def _inject(self, clean: list[list[Tensor]]) -> list[list[Tensor]]:
-        copies = [assign(copy, lambda r, i=i: clean[r][i]) for i, copy in enumerate(self._clean)]
-        with tf.control_dependencies(made(copies)):
-            mark = assign(self._dirty, tf.ones([len(copies)], tf.bool))
-        replicas = range(len(clean) if self._own_noise else 1)
+        copied = [write(copy, lambda r, i=i: clean[r][i]) for i, copy in enumerate(self._copies)]
+        with tf.control_dependencies(made(copied)):
+            mark = write(self._marks, tf.ones([len(copied)], tf.bool))
+        replicas = range(len(clean) if self._per_replica else 1)
         noisy = [self._make_noisy(clean[0], replica) for replica in replicas]
         with tf.control_dependencies(made([mark])):
             for i, v in enumerate(self._variables):
-                assign(v.value, lambda r, i=i: noisy[r if self._own_noise else 0][i])
+                write(v.value, lambda r, i=i: noisy[r if self._per_replica else 0][i])
         return noisy
 
-    def restore(self, run: "Run", indices: Iterable[int]) -> Tensor | None:
-        """Makes the ops that put clean values back. Returns what an update of them has to wait for."""
-        indices = [i for i in indices if run.states[i] is not _State.CLEAN]
-        if not indices or run.active is False:
+    def restore(self, injection: "Injection", indices: Iterable[int]) -> Tensor | None:
+        """Puts clean values back. Returns what an update of these variables has to wait for."""
+        indices = [i for i in indices if injection.states[i] is not _State.CLEAN]
+        if not indices or injection.active is False:
             return None
 
         def restore() -> Tensor:
-            restored = self._restore(run, indices)
+            restored = self._restore(injection, indices)
             others = np.ones(len(self._variables), bool)
             others[indices] = False
             with tf.control_dependencies(made(restored)):
-                unmark = assign(self._dirty, tf.logical_and(self._dirty, others))
+                unmark = write(self._marks, tf.logical_and(self._marks, others))
             # In a branch, the ops may run or not.
-            certain = run.graph is current_graph()
+            certain = injection.graph is current_graph()
             for i in indices:
-                run.states[i] = _State.CLEAN if certain else _State.UNKNOWN
+                injection.states[i] = _State.CLEAN if certain else _State.UNKNOWN
             with tf.control_dependencies(made([unmark])):
                 return tf.constant(True)
 
         return merge_call(restore)
 
+    def note_moved(self, injection: "Injection", indices: Iterable[int]) -> set[int]:
+        """Notes for `moved` which of these had been changed by hand. Returns those that may have been."""
+        settled = {i: injection.moved[i] for i in indices if i in injection.moved}
+        if settled:
+            found = [settled.get(i, tf.constant(False)) for i in range(len(self._variables))]
+            merge_call(lambda: write(self._moved, tf.logical_or(self._moved, tf.stack(found))))
+        return set(settled)
+
+    # On the host, between steps.
+
     def roll_back(self) -> None:
-        """Puts clean values back into the variables that are marked. Not in a graph."""
-        dirty = tf.convert_to_tensor(self._dirty).numpy()
-        for i in np.flatnonzero(dirty):
-            self._variables[i].assign(tf.convert_to_tensor(self._clean[i]))
-        if dirty.any():
-            self._dirty.assign(tf.zeros_like(dirty))
+        """Puts clean values back into the variables that are marked."""
+        marked = tf.convert_to_tensor(self._marks).numpy()
+        for i in np.flatnonzero(marked):
+            self._variables[i].assign(tf.convert_to_tensor(self._copies[i]))
+        if marked.any():
+            self._marks.assign(tf.zeros_like(marked))
+
+    def moved(self) -> list[int]:
+        """The numbers of the variables that `note_moved` has noted so far."""
+        return np.flatnonzero(tf.convert_to_tensor(self._moved).numpy()).tolist()
 
     def reserve(self) -> None:
-        """Gives the copies values again, the weights' own. Not in a graph."""
-        for clean, v in zip(self._clean, self._variables, strict=True):
-            overwrite(clean, [tf.convert_to_tensor(each) for each in local(v.value)])
+        """Gives the copies values again, the weights' own."""
+        for copy, v in zip(self._copies, self._variables, strict=True):
+            replace_value(copy, [tf.convert_to_tensor(each) for each in local(v.value)])
 
     def release(self) -> None:
-        """Frees the memory of the copies, until they are reserved again. Not in a graph."""
-        for clean in self._clean:
-            free(clean)
+        """Frees the memory of the copies, until they are reserved again."""
+        for copy in self._copies:
+            free(copy)
 
-    def _restore(self, run: "Run", indices: Sequence[int]) -> list[Any]:
-        """Makes the ops that put these clean values back, whatever became of the noisy ones."""
-        if tf.executing_eagerly() or run.graph is not current_graph():
-            return [self._settle_if_marked(run, i) for i in indices]
+    def _restore(self, injection: "Injection", indices: Sequence[int]) -> list[Any]:
+        if tf.executing_eagerly() or injection.graph is not current_graph():
+            return [self._settle(injection, i) for i in indices]
         settled, untouched = [], []
         for i in indices:
-            uses = _Uses(self._variables[i].value)
-            if uses.total == run.uses[i].total:
-                run.unread.add(i)
-            written = uses.writes[len(run.uses[i].writes) :]
-            if written or run.states[i] is not _State.NOISY:
-                run.written[i] = written
-                settled.append(self._settle_if_marked(run, i))
+            uses, before = Uses(self._variables[i]), injection.uses[i]
+            if uses.total == before.total:
+                injection.unread.add(i)
+            writes = uses.writes[len(before.writes) :]
+            if writes or injection.states[i] is not _State.NOISY:
+                injection.writes[i] = writes
+                settled.append(self._settle(injection, i))
             else:
                 untouched.append(i)
+        return [*settled, *self._reset(injection, untouched)]
 
+    def _reset(self, injection: "Injection", indices: Sequence[int]) -> list[Any]:
         def reset() -> Tensor:
             ops = [
-                assign(self._variables[i].value, lambda r, i=i: run.clean[r][i]) for i in untouched
+                write(self._variables[i].value, lambda r, i=i: injection.clean[r][i])
+                for i in indices
             ]
             with tf.control_dependencies(made(ops)):
                 return tf.constant(True)
 
-        if untouched and run.active is True:
-            settled.append(reset())
-        elif untouched:
-            settled.append(tf.cond(run.active, reset, lambda: tf.constant(False)))
-        return settled
+        if not indices:
+            return []
+        if injection.active is True:
+            return [reset()]
+        return [tf.cond(injection.active, reset, lambda: tf.constant(False))]
 
-    def _settle_if_marked(self, run: "Run", i: int) -> Any:
-        variable, clean = self._variables[i].value, self._clean[i]
-
-        def settled_value(r: int) -> Tensor:
-            return _settled(
-                local(variable)[r],
-                local(clean)[r],
-                run.noisy[r if self._own_noise else 0][i],
-            )
+    def _settle(self, injection: "Injection", i: int) -> Tensor:
+        variable, copy = self._variables[i].value, self._copies[i]
 
         def settle() -> Tensor:
-            with tf.control_dependencies(made([assign(variable, settled_value)])):
-                return tf.constant(True)
+            noisy = [
+                injection.noisy[r if self._per_replica else 0][i] for r in range(len(local(copy)))
+            ]
+            settled = [
+                _settled(*each) for each in zip(local(variable), local(copy), noisy, strict=True)
+            ]
+            with tf.control_dependencies(made([write(variable, lambda r: settled[r][0])])):
+                return tf.identity(settled[0][1])
 
-        marked = tf.convert_to_tensor(self._dirty)[i]
-        return tf.cond(marked, settle, lambda: tf.constant(False))
+        marked = tf.convert_to_tensor(self._marks)[i]
+        moved = tf.cond(marked, settle, lambda: tf.constant(False))
+        if injection.graph is current_graph():
+            injection.moved[i] = moved
+        return moved
 
 
-class Run:
-    """What is known of one run of the step while its ops are made.
+class Injection:
+    """The noise of one step, and what became of it, while the ops of the step are made.
 
     Attributes:
-        active: Whether there is noise in it: a bool, or a tensor where only the running graph knows.
-        written: By number, the ops that may have written to a variable while it held noise.
+        active: Whether there is any: a bool, or a tensor where only the running graph knows.
+        writes: By number, the ops that may have written to a variable while it was noisy.
+        moved: By number, for variables that were settled, whether they had been changed by hand.
         unread: Numbers of the variables that were restored before anything had read them.
     """
 
@@ -173,7 +206,7 @@ class Run:
         self,
         clean: list[list[Tensor]],
         noisy: list[list[Tensor]],
-        uses: "list[_Uses]",
+        uses: list[Uses],
         active: Any,
     ) -> None:
         self.graph = current_graph()
@@ -183,7 +216,8 @@ class Run:
         self.active = active
         self.states = [_State.NOISY] * len(noisy[0])
         self.unread: set[int] = set()
-        self.written: dict[int, list[Any]] = {}
+        self.writes: dict[int, list[Any]] = {}
+        self.moved: dict[int, Tensor] = {}
 
 
 class _State(enum.Enum):
@@ -192,71 +226,14 @@ class _State(enum.Enum):
     UNKNOWN = enum.auto()  # Only the marks know.
 
 
-class _Uses:
-    """The ops of the graph being built that used, and that may have written, a variable so far."""
-
-    def __init__(self, variable: Any) -> None:
-        ops = ops_on(local(variable)[0])
-        self.total = len(ops)
-        self.writes = [op for op in ops if may_write(op)]
-
-
-def called_with(variable: Variable) -> bool:
-    """Whether the graph being built calls a function that may write a variable."""
-    uses = _Uses(variable.value)
-    return any(calls_function(op) for op in uses.writes)
-
-
-def _settled(variable: Any, clean: Any, noisy: Tensor) -> Tensor:
-    """The clean value, plus what the step itself added to the noisy one."""
+def _settled(variable: Any, copy: Any, noisy: Tensor) -> tuple[Tensor, Tensor]:
+    """The clean value, plus what the step itself added to the noisy one, and whether it did."""
     now = tf.convert_to_tensor(variable)
-    clean = tf.convert_to_tensor(clean)
-    moved = widen(clean) + (widen(now) - widen(noisy))
+    clean = tf.convert_to_tensor(copy)
+    bits = {2: tf.int16, 4: tf.int32, 8: tf.int64}[now.dtype.size]
+    wide = tf.float64 if now.dtype == tf.float64 else tf.float32
+    moved = tf.cast(clean, wide) + (tf.cast(now, wide) - tf.cast(noisy, wide))
     # By bits: a NaN that the noise ran into is not a change.
-    untouched = tf.equal(bit_pattern(now), bit_pattern(noisy))
-    return tf.where(untouched, clean, tf.cast(moved, now.dtype))
-
-
-def state(value: Tensor) -> tf.Variable:
-    """A variable to keep something in from step to step, one on each replica."""
-    return tf.Variable(value, trainable=False)
-
-
-def free(variable: Any) -> None:
-    """Frees the memory of a state variable, until it is overwritten. Not in a graph.
-
-    TensorFlow keeps graphs that nothing refers to any more (as of 2.21), and they what they use: what is
-    not freed would outlive the objects here.
-    """
-    overwrite(variable, [tf.zeros([0], v.dtype) for v in local(variable)])
-
-
-def overwrite(variable: Any, values: Sequence[Tensor]) -> None:
-    """Puts values, whatever the shape, into a state variable of each replica. Not in a graph."""
-    for v, value in zip(local(variable), values, strict=True):
-        tf.raw_ops.AssignVariableOp(resource=handle(v), value=value, validate_shape=False)
-
-
-def merge_call(make: Callable[[], Any]) -> Any:
-    """Runs `make` once for all replicas."""
-    return tf.distribute.get_replica_context().merge_call(lambda strategy: make())
-
-
-def assign(variable: Any, value: Any) -> Any:
-    """Assigns a value, or what a function returns for a replica's number, to each replica's variable."""
-    ops = [
-        v.assign(value(r) if callable(value) else value, read_value=False)
-        for r, v in enumerate(local(variable))
-    ]
-    return ops[0] if len(ops) == 1 else tf.group(*made(ops))
-
-
-def made(ops: Iterable[Any]) -> list[Any]:
-    """Without the `None`s that stand for ops in eager mode."""
-    return [op for op in ops if op is not None]
-
-
-def local(variable: Any) -> tuple[Any, ...]:
-    """A variable's copies on this worker's replicas."""
-    strategy = tf.distribute.get_strategy()
-    return strategy.experimental_local_results(variable)  # type: ignore[no-any-return]
+    untouched = tf.equal(tf.bitcast(now, bits), tf.bitcast(noisy, bits))
+    value = tf.where(untouched, clean, tf.cast(moved, now.dtype))
+    return value, tf.logical_not(tf.reduce_all(untouched))

@@ -145,7 +145,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self.frequency == "epoch" and self._step is not None:
-            self._current().hold()
+            self._current().clock.begin_draw()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._step is not None:
@@ -203,7 +203,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if step is None or not step.serves(*settings):
             step = self._kept = NoisyStep(*settings)
             for noise, targets in assigned:
-                warn_below_resolution(noise, targets, _largest_magnitudes(noise, step.now()))
+                warn_below_resolution(noise, targets, _largest_magnitudes(noise, step.clock.now()))
         step.begin(self._fit_seed)
         if not self._told:
             self._told = True
@@ -294,7 +294,7 @@ def _table(model: Any, step: NoisyStep) -> str:
     """The perturbed variables: path, shape, stddev, rms of the weight, signal to noise."""
     rows = [("Variable", "Shape", "Noise stddev", "Weight rms", "SNR (dB)")]
     for noise, targets in step.noises:
-        stddevs = root_mean_squares(noise, targets, noise.magnitudes_at(step.now()))
+        stddevs = root_mean_squares(noise, targets, noise.magnitudes_at(step.clock.now()))
         for target, stddev in zip(targets, stddevs, strict=True):
             weight = tf.cast(tf.convert_to_tensor(target.variable), tf.float32)
             rms = float(tf.sqrt(tf.reduce_mean(tf.square(weight))))

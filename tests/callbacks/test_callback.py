@@ -648,7 +648,10 @@ def test_no_copy_of_the_weights_is_kept_after_a_fit(frequency):
 
     def kept(batch=None, logs=None):
         step = noise._step
-        copies = [*step._log._clean, *(step._held_draws._variables() if step._held_draws else [])]
+        copies = [
+            *step._log._copies,
+            *(step._noise._held._variables() if step._noise._held else []),
+        ]
         sizes.append(sum(int(tf.size(copy)) for copy in copies))
 
     fit(model, noise, keras.callbacks.LambdaCallback(on_train_batch_end=kept))

@@ -1,0 +1,84 @@
+"""What a noisy step finds that noise cannot do, or does not do: errors and warnings."""
+
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_weightnoise._not_public import assigns_in, in_nested_function
+from keras_weightnoise._weights import selection
+from keras_weightnoise._weights.selection import Target
+from keras_weightnoise.callbacks._optimizers import counters
+from keras_weightnoise.callbacks._uses import Uses
+from keras_weightnoise.callbacks._write_ahead_log import Injection
+
+
+def refuse_nested(model: Any, injection: Injection, optimizer: Any) -> None:
+    """Raises if an optimizer is applied while another function is traced than that of the step."""
+    if in_nested_function(injection.graph):
+        raise ValueError(_NESTED.format(model=model.name, optimizer=optimizer.name))
+
+
+def refuse_unheard(model: Any, optimizers: Iterable[Any]) -> None:
+    """Raises if a function that was traced earlier applies an optimizer: we cannot step between."""
+    if tf.executing_eagerly():
+        return  # There is no graph to look at.
+    for optimizer in optimizers:
+        if any(Uses(counter).calls for counter in counters(optimizer)):
+            raise ValueError(_NESTED.format(model=model.name, optimizer=optimizer.name))
+
+
+def refuse_self_assigned(injection: Injection, targets: Sequence[Target]) -> None:
+    """Raises if a layer, when called, has written to a variable that was noisy."""
+    for i, ops in injection.writes.items():
+        target = targets[i]
+        if any(assigns_in(op, target.layer) for op in ops):
+            raise ValueError(selection.self_assigned(target.variable, target.layer))
+
+
+def refuse_untraced(model: Any) -> None:
+    """Raises: the training function has not called the training step."""
+    raise RuntimeError(
+        f"The training function of model {model.name!r} did not call `model.train_step`, so no noise "
+        "reached it. Expected `make_train_function` to build on `train_step`."
+    )
+
+
+def refuse_new_variables(model: Any) -> None:
+    """Raises: the first training step has made variables."""
+    raise ValueError(
+        f"Model {model.name!r} created variables in its first training step, where noise does not reach "
+        "them. Expected a built model. Build it, or call it once on a batch, before `fit`."
+    )
+
+
+def warn_unread(model: Any, paths: Sequence[str]) -> None:
+    """Warns of variables that a step does not read."""
+    if paths:
+        warnings.warn(
+            "Noise has no effect where nothing reads the weight: the training step of model "
+            f"{model.name!r} reads none of {list(paths)} before they are updated. "
+            "Expected `exclude` to name what a step does not use.",
+            stacklevel=2,
+        )
+
+
+def warn_moved(model: Any, paths: Sequence[str]) -> None:
+    """Warns of noisy variables that a step assigns by hand, while an optimizer updates others."""
+    if paths:
+        warnings.warn(
+            f"The training step of model {model.name!r} assigns weights by hand while they are noisy: "
+            f"{list(paths)}. The assigned value minus the noisy one is added to the clean one. That is right "
+            "for `v.assign_sub(learning_rate * g)`, but a weight that is overwritten, as those of a target "
+            "network or of an average are, drifts. Expected such weights to be non-trainable, or named in "
+            "`exclude`.",
+            stacklevel=2,
+        )
+
+
+_NESTED = (
+    "Optimizer {optimizer!r} of model {model!r} is applied in a `tf.function` that is no method of the "
+    "model. It would keep what it was traced with: noise to take off, or none. Expected `apply` to be "
+    "called in `train_step`, or in a method of the model. Remove the decorator, or make it a method."
+)

@@ -1,0 +1,89 @@
+"""The noise of a training step."""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from keras_weightnoise._random import sampling
+from keras_weightnoise._types import Tensor
+from keras_weightnoise._weights.perturbation import Draws, is_active, perturb_assigned
+from keras_weightnoise._weights.rules import Assigned
+from keras_weightnoise.callbacks._clock import Clock
+from keras_weightnoise.callbacks._held_draws import HeldDraws
+
+
+class StepNoise:
+    """Makes noisy values from clean ones, at the time that a clock shows.
+
+    Args:
+        noises: Pairs of a noise and the variables it perturbs.
+        clock: The clock.
+        one_at_a_time: Whether a draw perturbs one variable, chosen at random, or all.
+        keep_draws: Whether a draw lasts for several steps.
+    """
+
+    def __init__(
+        self, noises: Sequence[Assigned], clock: Clock, one_at_a_time: bool, keep_draws: bool
+    ) -> None:
+        self._noises = noises
+        self._clock = clock
+        self._one_at_a_time = one_at_a_time
+        self._held = HeldDraws(noises) if keep_draws and not one_at_a_time else None
+
+    def is_active(self) -> bool | Tensor:
+        """Whether there is noise in this step: a bool where that is certain."""
+        return is_active(*self._magnitudes(self._noises))
+
+    def make(self, clean: list[Tensor], replica: int) -> list[Tensor]:
+        """Makes the ops that perturb the values of all variables for a replica."""
+        if self._one_at_a_time:
+            return self._make_one(clean, replica)
+        draws = None
+        if self._held:
+            draws = self._held.at(self._clock.seed, self._clock.draw, replica)
+        return self._perturb(self._noises, clean, replica, draws)
+
+    def reserve(self) -> None:
+        """Takes memory for draws that are kept. Not in a graph."""
+        if self._held:
+            self._held.reserve()
+
+    def release(self) -> None:
+        """Frees it, until it is reserved again. Not in a graph."""
+        if self._held:
+            self._held.release()
+
+    def _make_one(self, clean: list[Tensor], replica: int) -> list[Tensor]:
+        single = [(noise, [target]) for noise, targets in self._noises for target in targets]
+        key = sampling.make_key(self._clock.seed, self._clock.draw)
+        chosen = sampling.choose(key, len(clean))
+        return [
+            tf.cond(
+                chosen == i,
+                lambda each=each, value=value: self._perturb([each], [value], replica, None)[0],
+                lambda value=value: value,
+            )
+            for i, (each, value) in enumerate(zip(single, clean, strict=True))
+        ]
+
+    def _perturb(
+        self,
+        noises: Sequence[Assigned],
+        clean: list[Tensor],
+        replica: int,
+        draws: list[Draws] | None,
+    ) -> list[Tensor]:
+        return perturb_assigned(  # type: ignore[no-any-return]
+            noises,
+            clean,
+            seed=self._clock.seed,
+            step=self._clock.draw,
+            magnitudes=self._magnitudes(noises),
+            replica=replica,
+            draws=draws,
+            differentiable=False,  # The optimizer updates the clean weights.
+        )
+
+    def _magnitudes(self, noises: Sequence[Assigned]) -> list[Tensor]:
+        step = self._clock.step
+        return [noise.magnitude_at(step) for noise, _ in noises]
