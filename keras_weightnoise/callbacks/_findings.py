@@ -4,10 +4,12 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from keras_weightnoise._not_public import assigns_in, in_nested_function
 from keras_weightnoise._weights import selection
+from keras_weightnoise._weights.reachable import Variable
 from keras_weightnoise._weights.selection import Target
 from keras_weightnoise.callbacks._optimizers import counters
 from keras_weightnoise.callbacks._uses import Uses
@@ -53,28 +55,37 @@ def refuse_new_variables(model: Any) -> None:
     )
 
 
-def warn_unread(model: Any, paths: Sequence[str]) -> None:
+def warn_unread(model: Any, variables: Sequence[Variable]) -> None:
     """Warns of variables that a step does not read."""
-    if paths:
+    if variables:
         warnings.warn(
             "Noise has no effect where nothing reads the weight: the training step of model "
-            f"{model.name!r} reads none of {list(paths)} before they are updated. "
+            f"{model.name!r} reads none of {[v.path for v in variables]} before they are updated. "
             "Expected `exclude` to name what a step does not use.",
             stacklevel=2,
         )
 
 
-def warn_moved(model: Any, paths: Sequence[str]) -> None:
+def warn_moved(model: Any, variables: Sequence[Variable]) -> None:
     """Warns of noisy variables that a step assigns by hand, while an optimizer updates others."""
-    if paths:
+    if variables:
+        found = ", ".join(repr(v.path) + _attribute(model, v) for v in variables)
         warnings.warn(
             f"The training step of model {model.name!r} assigns weights by hand while they are noisy: "
-            f"{list(paths)}. The assigned value minus the noisy one is added to the clean one. That is right "
-            "for `v.assign_sub(learning_rate * g)`, but a weight that is overwritten, as those of a target "
+            f"{found}. The assigned value minus the noisy one is added to the clean one. That is right for "
+            "`v.assign_sub(learning_rate * g)`, but a weight that is overwritten, as those of a target "
             "network or of an average are, drifts. Expected such weights to be non-trainable, or named in "
             "`exclude`.",
             stacklevel=2,
         )
+
+
+def _attribute(model: Any, variable: Variable) -> str:
+    """Where a variable is: a network and its copy may have the same names."""
+    for name, value in vars(model).items():
+        if isinstance(value, keras.Layer) and any(variable is each for each in value.variables):
+            return f" of `{name}`"
+    return ""
 
 
 _NESTED = (

@@ -115,12 +115,12 @@ class NoisyStep:
             seen.reported = True
             if not seen.traced:
                 _findings.refuse_untraced(self._model)
-            _findings.warn_unread(self._model, self._paths(seen.unread))
+            _findings.warn_unread(self._model, self._variables(seen.unread))
         if seen.watched:
             moved = seen.watched.intersection(self._log.moved())
             seen.watched -= moved
             seen.moved |= moved
-            _findings.warn_moved(self._model, self._paths(moved))
+            _findings.warn_moved(self._model, self._variables(moved))
 
     def _paths(self, indices: Iterable[int]) -> list[str]:
         return [self.targets[i].variable.path for i in sorted(indices)]
