@@ -10,7 +10,7 @@ from keras_weightnoise._not_public import python_function
 _LIBRARIES = {"keras", "tensorflow"}
 
 
-def mentions(function: Callable[..., Any], names: set[str], classes: Iterable[type]) -> bool:
+def mentions(function: Callable[..., Any], names: set[str], owners: Iterable[Any]) -> bool:
     """Whether a function, or a function that it may call, mentions one of these names.
 
     Eagerly, the branch of a `tf.cond` that is not taken is not run. So only the code tells what a step would
@@ -19,9 +19,11 @@ def mentions(function: Callable[..., Any], names: set[str], classes: Iterable[ty
     Args:
         function: A function, a method or a `tf.function`.
         names: Names of attributes.
-        classes: Classes whose methods the code may call.
+        owners: Objects whose methods the code may call.
     """
-    methods = [vars(base) for cls in classes for base in cls.__mro__]
+    owners = list(owners)
+    classes = {base for owner in owners for base in type(owner).__mro__}
+    methods = [vars(each) for each in (*owners, *classes)]
     seen: set[int] = set()
     left: list[Any] = [function]
     while left:

@@ -14,6 +14,7 @@ from keras_weightnoise._attributes import replaced
 from keras_weightnoise._not_public import updated_variables
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights import reachable
+from keras_weightnoise._weights.reachable import Variable
 from keras_weightnoise._weights.rules import Assigned
 from keras_weightnoise.callbacks import _findings
 from keras_weightnoise.callbacks._clock import Clock
@@ -122,8 +123,8 @@ class NoisyStep:
             seen.moved |= moved
             _findings.warn_moved(self._model, self._variables(moved))
 
-    def _paths(self, indices: Iterable[int]) -> list[str]:
-        return [self.targets[i].variable.path for i in sorted(indices)]
+    def _variables(self, numbers: Iterable[int]) -> list[Variable]:
+        return [self.targets[i].variable for i in sorted(numbers)]
 
     # What follows makes ops: it runs while the step is traced, or in each step if run eagerly.
 
@@ -164,23 +165,35 @@ class NoisyStep:
         self._seen.updated |= updated
         if reads_all(update.optimizer):
             updated |= self._numbers(_built_with(update.optimizer))
-        return self._log.restore(injection, sorted(updated))
+        return self._log.restore(injection, updated)
 
     def _finish(self, injection: Injection, heard: list[Update]) -> None:
         """After the model's own step: puts clean values into all that is left, and keeps the time."""
-        everything = range(len(self.targets))
-        self._log.restore(injection, everything)
         seen = self._seen
         seen.applies |= bool(heard)
-        if not heard and not (tf.executing_eagerly() and (seen.applies or seen.may_apply)):
+        by_hand = not heard and self._is_update(injection)
+        everything = set(range(len(self.targets)))
+        self._log.restore(injection, everything)
+        if by_hand:
             self.clock.count(1)
         if seen.applies:
-            left = set(everything) - seen.updated - seen.moved
+            left = everything - seen.updated - seen.moved
             seen.watched = self._log.note_moved(injection, left)
         unheard = [o for o in self._optimizers if not _is_among(o, heard)]
         _findings.refuse_unheard(self._model, unheard)
         _findings.refuse_self_assigned(injection, self.targets)
         seen.unread = set(injection.unread)
+
+    def _is_update(self, injection: Injection) -> bool:
+        """Whether a step in which no optimizer was heard is one all the same: it updates by hand.
+
+        Or it waits for others to make one update with. In a graph, an optimizer would be heard then: all
+        branches are traced. Eagerly, only those that are taken are run.
+        """
+        if not tf.executing_eagerly():
+            return True
+        seen = self._seen
+        return not seen.applies and (not seen.may_apply or self._log.has_moved(injection))
 
     def _numbers(self, variables: Iterable[Any]) -> set[int]:
         """The numbers of those targets that are among variables, Keras's or TensorFlow's inside them."""
@@ -232,8 +245,8 @@ class _Seen:
 
 
 def _may_apply(model: Any) -> bool:
-    classes = {type(layer) for layer in reachable.sublayers(model)}
-    return mentions(model.train_step, {"apply", "apply_gradients"}, classes)
+    names = {"apply", "apply_gradients"}
+    return mentions(model.train_step, names, reachable.sublayers(model))
 
 
 def _is_among(optimizer: Any, heard: list[Update]) -> bool:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from keras_weightnoise._random import sampling
+from keras_weightnoise._random import drawing
+from keras_weightnoise._random.generator import make_key
 from keras_weightnoise._types import Tensor
-from keras_weightnoise._weights.perturbation import Draws, is_active, perturb_assigned
+from keras_weightnoise._weights.perturbation import Numbers, is_active, perturb_assigned
 from keras_weightnoise._weights.rules import Assigned
 from keras_weightnoise.callbacks._clock import Clock
 from keras_weightnoise.callbacks._held_draws import HeldDraws
@@ -32,16 +33,17 @@ class StepNoise:
 
     def is_active(self) -> bool | Tensor:
         """Whether there is noise in this step: a bool where that is certain."""
-        return is_active(*self._magnitudes(self._noises))
+        noises = [noise for noise, _ in self._noises]
+        return is_active(noises, self._magnitudes(self._noises))
 
     def make(self, clean: list[Tensor], replica: int) -> list[Tensor]:
         """Makes the ops that perturb the values of all variables for a replica."""
         if self._one_at_a_time:
             return self._make_one(clean, replica)
-        draws = None
+        numbers = None
         if self._held:
-            draws = self._held.at(self._clock.seed, self._clock.draw, replica)
-        return self._perturb(self._noises, clean, replica, draws)
+            numbers = self._held.at(self._clock.seed, self._clock.draw, replica)
+        return self._perturb(self._noises, clean, replica, numbers)
 
     def reserve(self) -> None:
         """Takes memory for draws that are kept. Not in a graph."""
@@ -55,8 +57,8 @@ class StepNoise:
 
     def _make_one(self, clean: list[Tensor], replica: int) -> list[Tensor]:
         single = [(noise, [target]) for noise, targets in self._noises for target in targets]
-        key = sampling.make_key(self._clock.seed, self._clock.draw)
-        chosen = sampling.choose(key, len(clean))
+        key = make_key(self._clock.seed, self._clock.draw)
+        chosen = drawing.choose(key, len(clean))
         return [
             tf.cond(
                 chosen == i,
@@ -71,7 +73,7 @@ class StepNoise:
         noises: Sequence[Assigned],
         clean: list[Tensor],
         replica: int,
-        draws: list[Draws] | None,
+        numbers: list[Numbers] | None,
     ) -> list[Tensor]:
         return perturb_assigned(  # type: ignore[no-any-return]
             noises,
@@ -80,10 +82,10 @@ class StepNoise:
             step=self._clock.draw,
             magnitudes=self._magnitudes(noises),
             replica=replica,
-            draws=draws,
+            numbers=numbers,
             differentiable=False,  # The optimizer updates the clean weights.
         )
 
-    def _magnitudes(self, noises: Sequence[Assigned]) -> list[Tensor]:
+    def _magnitudes(self, noises: Sequence[Assigned]) -> list[Sequence[Tensor]]:
         step = self._clock.step
-        return [noise.magnitude_at(step) for noise, _ in noises]
+        return [noise.magnitudes_at(step) for noise, _ in noises]

@@ -24,6 +24,7 @@ import tensorflow as tf
 from keras_weightnoise._not_public import current_graph
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.reachable import Variable
+from keras_weightnoise._weights.values import bit_pattern, widen
 from keras_weightnoise.callbacks._replicas import (
     free,
     local,
@@ -90,7 +91,7 @@ class WriteAheadLog:
 
     def restore(self, injection: "Injection", indices: Iterable[int]) -> Tensor | None:
         """Puts clean values back. Returns what an update of these variables has to wait for."""
-        indices = [i for i in indices if injection.states[i] is not _State.CLEAN]
+        indices = [i for i in sorted(indices) if injection.states[i] is not _State.CLEAN]
         if not indices or injection.active is False:
             return None
 
@@ -108,6 +109,14 @@ class WriteAheadLog:
                 return tf.constant(True)
 
         return merge_call(restore)
+
+    def has_moved(self, injection: "Injection") -> bool:
+        """Whether something has changed any of the variables since. Not in a graph."""
+        pairs = zip(self._variables, injection.noisy[0], strict=True)
+        return not all(
+            bool(tf.reduce_all(_same_bits(tf.convert_to_tensor(local(v.value)[0]), noisy)))
+            for v, noisy in pairs
+        )
 
     def note_moved(self, injection: "Injection", indices: Iterable[int]) -> set[int]:
         """Notes for `moved` which of these had been changed by hand. Returns those that may have been."""
@@ -230,10 +239,12 @@ def _settled(variable: Any, copy: Any, noisy: Tensor) -> tuple[Tensor, Tensor]:
     """The clean value, plus what the step itself added to the noisy one, and whether it did."""
     now = tf.convert_to_tensor(variable)
     clean = tf.convert_to_tensor(copy)
-    bits = {2: tf.int16, 4: tf.int32, 8: tf.int64}[now.dtype.size]
-    wide = tf.float64 if now.dtype == tf.float64 else tf.float32
-    moved = tf.cast(clean, wide) + (tf.cast(now, wide) - tf.cast(noisy, wide))
-    # By bits: a NaN that the noise ran into is not a change.
-    untouched = tf.equal(tf.bitcast(now, bits), tf.bitcast(noisy, bits))
+    moved = widen(clean) + (widen(now) - widen(noisy))
+    untouched = _same_bits(now, noisy)
     value = tf.where(untouched, clean, tf.cast(moved, now.dtype))
     return value, tf.logical_not(tf.reduce_all(untouched))
+
+
+def _same_bits(a: Tensor, b: Tensor) -> Tensor:
+    """Where two tensors are the same. By bits: a NaN that the noise ran into is not a change."""
+    return tf.equal(bit_pattern(a), bit_pattern(b))
