@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from keras_weightnoise._attributes import replaced
+from keras_weightnoise._types import VARIABLE_TYPES
 
 # `apply_gradients` calls `apply`, unless a subclass overrides it.
 _METHODS = ("apply", "apply_gradients")
@@ -147,7 +148,7 @@ def _are_variables(values: Any) -> bool:
     return (
         isinstance(values, list | tuple)
         and bool(values)
-        and all(isinstance(value, keras.Variable | tf.Variable) for value in values)
+        and all(isinstance(value, VARIABLE_TYPES) for value in values)
     )
 
 

@@ -408,6 +408,7 @@ if hasattr(keras, "remat"):
     MODELS["remat"] = lambda: sequential(Rematerialized(), LAYERS.Dense(2))
 
 
+@pytest.mark.filterwarnings("ignore:Of the selected weights")  # Of the quantized model.
 @pytest.mark.parametrize("name", MODELS)
 def test_any_model_sees_noise_and_keeps_its_weights(name):
     def make():
