@@ -47,6 +47,8 @@ def warn_of_skipped(
         skipped += [v for v in kept if is_kernel(v)]
     taken = {id(v) for v in selected}
     skipped = [v for v in skipped if id(v) not in taken]
+    if not skipped:
+        return
     for selector in variables:
         wanted = selectors.matched(root, skipped, selector)
         skipped = [v for v in skipped if id(v) in wanted]

@@ -12,6 +12,7 @@ from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise._weights.skipped import quantized_kernels
 from keras_weightnoise.layers import _estimators as estimators
 from keras_weightnoise.layers._estimators import Estimator
+from keras_weightnoise.layers._weight_noise_wrapper import WeightNoiseWrapper
 from keras_weightnoise.layers.gaussian_weight_noise import GaussianWeightNoise
 from keras_weightnoise.models._rebuilding import is_graph
 
@@ -37,7 +38,7 @@ def choose(
 
     What `add_weight_noise` says of `variables` and `exclude`.
     """
-    layers = {id(chain[0]): chain[0] for chain in chains(model) if not is_noisy(chain[0])}
+    layers = {id(chain[0]): chain[0] for chain in chains(model) if not _is_wrapped(chain[0])}
     kernels = {key: _kernels(layer) for key, layer in layers.items()}
     candidates = list({id(v): v for each in kernels.values() for v in each}.values())
     if variables is None:
@@ -80,6 +81,11 @@ _OTHER = "no kernel, or in a wrapper already"
 def is_noisy(layer: Layer) -> bool:
     """Whether a layer is, or holds, a `GaussianWeightNoise`."""
     return any(isinstance(each, GaussianWeightNoise) for each in reachable.sublayers(layer))
+
+
+def _is_wrapped(layer: Layer) -> bool:
+    """Whether a layer is, or holds, a wrapper with noise of any kind."""
+    return any(isinstance(each, WeightNoiseWrapper) for each in reachable.sublayers(layer))
 
 
 def _kernels(layer: Layer) -> list[Variable]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_weightnoise import GaussianWeightNoise
+from keras_weightnoise import GaussianWeightNoise, VariationalWeightNoise
 from keras_weightnoise._weights import reachable
 from keras_weightnoise.models import _rebuilding as rebuilding
 from keras_weightnoise.models.conversion import add_weight_noise, strip_weight_noise
@@ -380,10 +380,12 @@ def test_wrapped_layers_stay():
             keras.Input((3, 4)),
             GaussianWeightNoise(layers.Dense(3), 0.5, seed=3, name="first"),
             layers.TimeDistributed(GaussianWeightNoise(layers.Dense(3), 0.5, name="inside")),
+            VariationalWeightNoise(layers.Dense(3, name="learned"), examples=10),
             layers.Dense(2, name="last"),
         ]
     )
     noisy = add_weight_noise(model, 0.1)
+    assert noisy_layers(noisy) == ["first", "inside", "last"]
     assert [
         (each.name, each.stddev) for each in reachable.sublayers(noisy) if "stddev" in vars(each)
     ] == [

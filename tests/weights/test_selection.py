@@ -188,6 +188,12 @@ def test_good_selectors(selector):
     selectors.check_selector("variables", selector)
 
 
+@pytest.mark.parametrize("selector", [keras.Variable(1.0), L.Dense, ["a", L.Dense(1)]])
+def test_what_cannot_be_saved(selector):
+    with pytest.raises(ValueError, match=r"cannot be saved.* Received: exclude="):
+        selectors.serialize("exclude", selector)
+
+
 def test_integers_are_not_selected():
     class Counting(keras.Layer):
         def build(self, shape):
