@@ -66,7 +66,8 @@ class Prior(abc.ABC):
         return cls(**config)
 
 
-@keras.saving.register_keras_serializable(package="keras_weightnoise")
+# `noises.Gaussian` has the name that is its own.
+@keras.saving.register_keras_serializable(package="keras_weightnoise", name="GaussianPrior")
 @dataclasses.dataclass(frozen=True)
 class Gaussian(Prior):
     """A Gaussian of given size: `p(w) = N(mean, stddev^2)`.
