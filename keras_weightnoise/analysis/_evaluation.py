@@ -89,6 +89,7 @@ class Progress:
                 f'Invalid `verbose`. Expected "auto", 0, 1 or 2. Received: verbose={verbose!r}'
             )
         self._target, self._verbose = target, 1 if verbose == "auto" else verbose
+        self._count = 0
         self._bar: Any = None
 
     def start(self) -> None:
@@ -100,12 +101,13 @@ class Progress:
 
     def add(self) -> None:
         """Counts one evaluation."""
-        self._bar.add(1)
+        self._count += 1
+        self._bar.update(self._count)
 
-    def finish(self, count: int) -> None:
+    def finish(self) -> None:
         """Shows that it is done, if that is so after fewer evaluations than planned."""
-        if count < self._target:
-            self._bar.update(count, finalize=True)
+        if self._count < self._target:
+            self._bar.update(self._count, finalize=True)
 
 
 def is_random(noise: Noise) -> bool:

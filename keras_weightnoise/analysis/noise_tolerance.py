@@ -1,8 +1,9 @@
 """The magnitude of noise at which a model breaks."""
 
+import functools
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ from keras_weightnoise.analysis._summaries import prefers_high
 from keras_weightnoise.analysis.robustness_result import RobustnessRow
 from keras_weightnoise.analysis.tolerance_result import ToleranceResult
 from keras_weightnoise.models.perturb import PerturbedWeights
+from keras_weightnoise.noises import Noise
 
 Mode = Literal["auto", "min", "max"]
 
@@ -118,58 +120,38 @@ def noise_tolerance(
     check_arguments(model, seed)
     numbers = check_draws(draws)
     _check_search(drop, high, bisections, within, mode)
-    (point,) = plan(noise, [high])
     evaluator = Evaluator(model, data, batch_size, steps, recalibrate)
-    contexts = {
-        kind_of(point.noise): PerturbedWeights(model, point.noise, variables, exclude, seed)
-    }
+    progress = Progress(len(numbers) * (1 + bisections), verbose)
+    make = functools.partial(
+        PerturbedWeights, model, variables=variables, exclude=exclude, seed=seed
+    )
+    measured = _Measured(evaluator, noise, float(high), make, numbers, progress)
     settings = describe(
         model,
-        next(iter(contexts.values())).variables,
-        noise=[point.label],
+        measured.variables,
+        noise=[measured.label],
         seed=seed,
         high=float(high),
         bisections=bisections,
         within=float(within),
         recalibrated=recalibrate is not None,
     )
-    progress = Progress(len(numbers) * (1 + bisections), verbose)
     clean = evaluator.clean()
     metric = choose_metric(clean, metric)
     higher = {name: prefers_high(name) for name in clean}
     if mode != "auto":
         higher[metric] = mode == "max"
-    rows: list[RobustnessRow] = []
-
-    def cost(magnitude: float) -> float:
-        """The mean cost over the draws at a magnitude."""
-        each = at_magnitude(noise, magnitude)
-        kind, sizes = kind_of(each), each.magnitudes_at(0)
-        if kind not in contexts:
-            contexts[kind] = PerturbedWeights(model, each, variables, exclude, seed)
-        values: list[float] = []
-        with contexts[kind] as noisy:
-            progress.start()
-            for draw in numbers:
-                if is_random(each) or not values:
-                    noisy.inject(draw, [sizes])
-                    metrics = evaluator.noisy()
-                    progress.add()
-                values.append(metrics[metric])
-                rows.append(RobustnessRow(point.label, magnitude, draw, dict(metrics)))
-        loss = float(np.mean(values)) - clean[metric]
-        return -loss if higher[metric] else loss
-
+    sign = -1.0 if higher[metric] else 1.0
     costs: dict[float, float] = {}
     complete = False
-    with keep_at_interrupt(rows):
+    with keep_at_interrupt(measured.rows):
         while len(costs) <= bisections:
             _, magnitude = _bisect(costs, drop, float(high), within)
             if magnitude is None:
                 break
-            costs[magnitude] = cost(magnitude)
+            costs[magnitude] = sign * (measured.mean(metric, magnitude) - clean[metric])
         complete = True
-        progress.finish(len(rows))
+        progress.finish()
     largest, _ = _bisect(costs, drop, float(high), within)
     if largest == high:
         warnings.warn(
@@ -178,7 +160,7 @@ def noise_tolerance(
         )
     return ToleranceResult(
         clean=clean,
-        rows=tuple(sorted(rows, key=lambda row: (row.magnitude, row.draw))),
+        rows=tuple(sorted(measured.rows, key=lambda row: (row.magnitude, row.draw))),
         complete=complete,
         higher_is_better=higher,
         settings=settings,
@@ -186,6 +168,55 @@ def noise_tolerance(
         drop=float(drop),
         magnitude=largest,
     )
+
+
+class _Measured:
+    """The draws of a noise, evaluated at one magnitude after the other.
+
+    Attributes:
+        label: What the noise is called.
+        variables: The variables that it perturbs.
+        rows: Every evaluation so far.
+    """
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        noise: Sweepable | None,
+        high: float,
+        make: Callable[[Noise], PerturbedWeights],
+        draws: Sequence[int],
+        progress: Progress,
+    ) -> None:
+        (point,) = plan(noise, [high])
+        self.label = point.label
+        self.rows: list[RobustnessRow] = []
+        # One graph draws for all magnitudes, unless the draws themselves differ.
+        self._perturbed = {kind_of(point.noise): make(point.noise)}
+        self.variables = self._perturbed[kind_of(point.noise)].variables
+        self._evaluator = evaluator
+        self._noise = noise
+        self._make = make
+        self._draws = draws
+        self._progress = progress
+
+    def mean(self, metric: str, magnitude: float) -> float:
+        """The mean of a metric over the draws at a magnitude."""
+        noise = at_magnitude(self._noise, magnitude)
+        kind = kind_of(noise)
+        if kind not in self._perturbed:
+            self._perturbed[kind] = self._make(noise)
+        values: list[float] = []
+        with self._perturbed[kind] as noisy:
+            self._progress.start()
+            for draw in self._draws:
+                if is_random(noise) or not values:
+                    noisy.inject(draw, [noise.magnitudes_at(0)])
+                    metrics = self._evaluator.noisy()
+                    self._progress.add()
+                values.append(metrics[metric])
+                self.rows.append(RobustnessRow(self.label, magnitude, draw, dict(metrics)))
+        return float(np.mean(values))
 
 
 def _bisect(

@@ -97,7 +97,9 @@ class ToleranceResult(DrawResult):
             ax.axvspan(low, high, color=color, alpha=0.15, linewidth=0)
         ax.set_xscale("log")
         ax.set(xlabel="magnitude of the noise", ylabel=f"{self.metric} (draws, and their mean)")
-        ax.legend(title=f"magnitude borne (drop {self.drop:g})", frameon=False)
+        # What is worse lies to the right, so that this corner is free.
+        free = "lower left" if better else "upper left"
+        ax.legend(title=f"magnitude borne (drop {self.drop:g})", loc=free)
         return ax
 
     def _title(self) -> list[str]:
