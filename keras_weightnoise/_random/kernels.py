@@ -17,20 +17,25 @@ from keras_weightnoise._types import Tensor
 _COMPILED = 2**13  # Elements: fewer are drawn sooner than a kernel for them is compiled.
 
 
-@functools.cache
 def pairs_kernel(length: int | None, compiled: bool) -> Callable[..., Tensor]:
     """`generator.make_pairs` for so many elements or, of `None`, for as many as it is told."""
+    rows = None if length is None else -(-length // generator.ROW)
+    return _pairs_kernel(rows, compiled)
+
+
+@functools.cache
+def _pairs_kernel(rows: int | None, compiled: bool) -> Callable[..., Tensor]:
     pairs = generator.make_pairs
-    if length is not None:
-        pairs = functools.partial(pairs, length=length)
-    return _compile(pairs) if compiled else pairs
+    if rows is not None:
+        pairs = functools.partial(pairs, length=rows * generator.ROW)
+    return _compile(pairs) if compiled else _trace_once(pairs)
 
 
 @functools.cache
 def transform_kernel(law: Law, compiled: bool) -> Callable[..., Tensor]:
     """From words to numbers; compiled, times a factor where there is one."""
     if not compiled:
-        return law.transform
+        return _trace_once(law.transform)
 
     def transform(words: Tensor, scale: Tensor | None = None) -> Tensor:
         numbers = law.transform(words)
@@ -61,6 +66,11 @@ def _compile(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return tf.function(  # type: ignore[no-any-return]
         functools.partial(function), jit_compile=True, autograph=False
     )
+
+
+def _trace_once(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    # Its ops are hundreds, and a call of it is one: else, tracing a step would be tracing the generator.
+    return tf.function(functools.partial(function), autograph=False)  # type: ignore[no-any-return]
 
 
 @functools.cache
