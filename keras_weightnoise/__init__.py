@@ -39,6 +39,8 @@ from keras_weightnoise.models import (
     strip_weight_noise,
 )
 
+__version__ = "0.1.0"
+
 _not_public.keep_from_autograph(__name__)
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "VariationalWeightNoise",
     "WeightNoiseCallback",
     "WeightNoiseEnsemble",
+    "__version__",
     "add_weight_noise",
     "calibration_report",
     "clip_weights",

@@ -1,4 +1,3 @@
-import collections
 import os
 
 # Before TensorFlow is imported.
@@ -12,22 +11,6 @@ import tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
-
-
-def pytest_addoption(parser):
-    parser.addoption("--thin", action="store_true", help="leave out every other case of each test")
-
-
-def pytest_collection_modifyitems(config, items):
-    if config.getoption("--thin"):
-        cases = collections.Counter()
-        kept, left_out = [], []
-        for item in items:
-            name = item.nodeid.partition("[")[0]
-            (left_out if cases[name] % 2 else kept).append(item)
-            cases[name] += 1
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = kept
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,6 @@
 """What users call inside a `tf.function` runs as it is: AutoGraph does not convert it, nor speak of it."""
 
 import contextlib
-import dataclasses
 import functools
 import importlib
 import inspect
@@ -78,8 +77,13 @@ class Own(noises.Gaussian):
 KINDS = [
     each
     for each in vars(noises).values()
-    if inspect.isclass(each) and issubclass(each, noises.Noise) and dataclasses.fields(each)
+    if inspect.isclass(each) and issubclass(each, noises.Noise) and each is not noises.Noise
 ]
+ARGUMENTS = {
+    noises.Compose: [[Own(0.1)]],
+    noises.Quantization: [4],
+    noises.PseudoQuantization: [4],
+}
 RAMPS = [schedules.LinearRamp, schedules.CosineRamp]
 
 CALLS = {
@@ -88,18 +92,14 @@ CALLS = {
     "noisy_call with a schedule": lambda: under(schedules.LinearRamp(0.0, 0.1, 1, 2)),
     "noisy_call with noise of one's own": lambda: under(Own(0.1)),
     "noise made inside": made_inside,
-    "magnitude_at": lambda: at_step(noises.Gaussian(0.1).magnitude_at),
+    "magnitudes_at": lambda: at_step(noises.Gaussian(0.1).magnitudes_at),
     "wrapper": lambda: functools.partial(wrapper(), training=True),
     "wrapper's call": lambda: functools.partial(wrapper().call, training=True),
     "ensemble": lambda: WeightNoiseEnsemble(model(), 0.1, members=2),
     "ensemble's call": lambda: WeightNoiseEnsemble(model(), 0.1, members=2).call,
     "ClipToStddev": lambda: constraints.ClipToStddev(),
     **{cls.__name__: lambda cls=cls: at_step(cls(0.0, 0.1, 1, 2)) for cls in RAMPS},
-    **{
-        cls.__name__: lambda cls=cls: under(cls([Own(0.1)] if cls is noises.Compose else 0.1))
-        for cls in KINDS
-        if "bits" not in [field.name for field in dataclasses.fields(cls)][:1]
-    },
+    **{cls.__name__: lambda cls=cls: under(cls(*ARGUMENTS.get(cls, ()))) for cls in KINDS},
 }
 
 

@@ -39,6 +39,8 @@ def largest(variable):
     return np.abs(w).max() / w.std()
 
 
+@pytest.mark.any_version
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("k", [1, 2.0, np.float32(2.5)])
 @pytest.mark.parametrize("shape", [(40,), (7, 9), (3, 3, 4, 5)])
@@ -117,6 +119,7 @@ class Maxima(keras.callbacks.Callback):
         self.seen += [largest(v) for v in self.model.trainable_variables if v.name == "kernel"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled_before", [False, True])
 @pytest.mark.parametrize("options", [{}, {"run_eagerly": True}, {"jit_compile": True}], ids=str)
 def test_clipped_in_training(compiled_before, options):
@@ -145,6 +148,7 @@ def test_clipped_in_training(compiled_before, options):
             np.testing.assert_allclose(np.abs(variable.numpy()).max(), most, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_a_step_that_was_traced_before_is_traced_anew():
     model = network()
     model.compile(keras.optimizers.SGD(0.0), "mse")
@@ -160,6 +164,8 @@ def test_a_step_that_was_traced_before_is_traced_anew():
         np.testing.assert_allclose(kernel, np.clip(w, -1.5 * w.std(), 1.5 * w.std()), rtol=1e-5)
 
 
+@pytest.mark.any_version
+@pytest.mark.slow
 def test_long_training_keeps_the_bound():
     model = network()
     clip_weights(model, 2.0)

@@ -8,12 +8,14 @@ import subprocess
 import sys
 
 import keras
+import pytest
 
 import keras_weightnoise
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
 
 
+@pytest.mark.slow
 def test_the_code_in_the_readme_runs():
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     assert len(blocks) == 3
@@ -21,6 +23,7 @@ def test_the_code_in_the_readme_runs():
         exec(compile(block, str(README), "exec"), {})
 
 
+@pytest.mark.slow
 def test_another_backend_is_refused():
     # None is installed, so one is pretended.
     code = "import keras; keras.config.backend = lambda: 'jax'; import keras_weightnoise"

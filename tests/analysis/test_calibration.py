@@ -9,6 +9,8 @@ from sklearn import metrics
 
 from keras_weightnoise.analysis.calibration import calibration_report
 
+pytestmark = pytest.mark.any_version
+
 RNG = np.random.default_rng(0)
 P = RNG.dirichlet([0.5] * 4, size=300)
 Y = np.array([RNG.choice(4, p=0.5 * p + 0.125) for p in P])

@@ -72,6 +72,8 @@ SWEPT = [
 # What is measured.
 
 
+@pytest.mark.any_version
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("noise", "at", "eager"),
     [*((*case, False) for case in SWEPT), (None, noises.Gaussian, True)],
@@ -106,6 +108,8 @@ def test_selection():
     assert moved == [[False] * 4, *[[True, False, False, False]] * 2]
 
 
+@pytest.mark.any_version
+@pytest.mark.slow
 def test_draws_are_common():
     draws = []
     for scale in (1.0, 2.0):
@@ -152,6 +156,8 @@ def test_what_is_not_random_is_evaluated_once(noise, magnitudes, evaluations):
         assert result.rows[0].metrics == metrics != result.clean
 
 
+@pytest.mark.any_version
+@pytest.mark.slow
 def test_one_trace_for_each_kind_of_noise(monkeypatch):
     traced = []
     original = perturb.perturb_assigned
@@ -215,6 +221,7 @@ def expected(recalibrated):
     return sweep(network(recalibrated), (X, Y), batch_size=5, recalibrate=recalibrate)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", DATA)
 def test_forms_of_data(form):
     model = network()
@@ -381,6 +388,7 @@ def test_a_model_that_is_not_built():
 # The model afterwards.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recalibrate", [None, X])
 @pytest.mark.parametrize("ends", [None, 0, 1, 3, ValueError])
 def test_the_model_is_as_it_was(ends, recalibrate):
@@ -404,6 +412,8 @@ def test_the_model_is_as_it_was(ends, recalibrate):
     assert vars(model.get_layer("bn")) == attributes
 
 
+@pytest.mark.any_version
+@pytest.mark.slow
 def test_an_interrupt_keeps_what_was_measured():
     model = network()
     whole = sweep(model, (X, Y), noise=[None, noises.Uniform])
@@ -458,6 +468,7 @@ def seen_statistics(model, layer="bn"):
     return watch(model, lambda i: (bn.moving_mean.numpy(), bn.moving_variance.numpy()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -516,6 +527,7 @@ def test_recalibration_with_several_layers_shared_and_nested():
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", DATA)
 def test_forms_of_data_to_recalibrate_on(form):
     model = network(normalized=True)
@@ -858,6 +870,8 @@ def test_plot_of_results_that_are_not_finite(pyplot):
 # A trained model.
 
 
+@pytest.mark.any_version
+@pytest.mark.slow
 def test_digits():
     x, y = load_digits(return_X_y=True)
     x = (x / 16).astype("float32")
@@ -880,6 +894,7 @@ def test_digits():
     assert result.tolerance("loss", drop=0.001) < result.tolerance("loss", drop=100.0) == 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     tuple(map(int, keras.__version__.split(".")[:2])) < (3, 7),
     reason="This Keras's `evaluate` returns the metrics of the first replica alone.",

@@ -57,6 +57,8 @@ def moved(model):
     )
 
 
+@pytest.mark.any_version
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("noise", "by"),
     [
@@ -96,6 +98,8 @@ def test_values(noise, by):
     )
 
 
+@pytest.mark.any_version
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -150,12 +154,14 @@ def test_all_layers_are_drawn_at_once(monkeypatch):
     assert len(drawn) == 3
 
 
+@pytest.mark.slow
 def test_forms_of_data():
     model = network()
     generator = ((X[i : i + 5], Y[i : i + 5]) for i in (0, 5, 10, 15, 0))
     assert measure(model, generator, 0.1, steps=4) == measure(model, (X, Y), 0.1, batch_size=5)
 
 
+@pytest.mark.slow
 def test_a_variable_that_the_model_owns_and_layers_of_one_name():
     class Model(keras.Model):
         def __init__(self):

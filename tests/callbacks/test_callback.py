@@ -77,6 +77,7 @@ DRAWN = {"batch": [0, 1, 2, 3, 4, 5], "epoch": [0, 0, 0, 3, 3, 3], 4: [0, 0, 0, 
 COMPOSED = noises.DropConnect(0.3) + noises.Quantization(8) + noises.Uniform(RAMP)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frequency", DRAWN)
 @pytest.mark.parametrize(
     ("noise", "mode"),
@@ -210,6 +211,8 @@ def test_steps_without_an_optimizer_draw_anew():
     assert len(set(seen.seen)) == 8
 
 
+@pytest.mark.any_version
+@pytest.mark.slow
 def test_seeds():
     same_seed = [trained(WeightNoiseCallback(0.2, seed=3)) for _ in range(2)]
     assert same(*same_seed)
@@ -226,6 +229,8 @@ def test_seeds():
     assert not same(first, model.get_weights())
 
 
+@pytest.mark.any_version
+@pytest.mark.slow
 def test_a_variable_has_its_noise_whatever_else_is_selected():
     def see(magnitude=0.3, **selectors):
         keras.backend.clear_session()  # For the layers to have the same names each time.
@@ -285,6 +290,8 @@ def noises_in_steps(noise, epochs=2):
     return probe.seen
 
 
+@pytest.mark.any_version
+@pytest.mark.slow
 def test_one_at_a_time():
     seen = noises_in_steps(WeightNoiseCallback(0.3, one_at_a_time=True, seed=1), epochs=10)
     moved = [[bool(np.any(noise)) for noise in step] for step in seen]
@@ -299,6 +306,8 @@ def test_one_at_a_time():
     assert same(seen[0][first], everything[first])
 
 
+@pytest.mark.any_version
+@pytest.mark.slow
 def test_different_noise_for_different_variables():
     rules = {"bias": noises.Rademacher(0.5), "dense/": 0.0, None: 0.1}
     noise = WeightNoiseCallback(rules, seed=1)
@@ -313,6 +322,7 @@ def test_different_noise_for_different_variables():
     }
 
 
+@pytest.mark.slow
 def test_every_noise_model_trains():
     """In one fit, composed, with a schedule among them, under XLA."""
     ramp = keras.optimizers.schedules.PolynomialDecay(0.0, 4, 0.1)
@@ -368,6 +378,7 @@ def test_checkpoints_are_clean(tmp_path):
         assert same(saved.get_weights(), model.get_weights())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [0, 1])
 def test_resumed_run_is_the_uninterrupted_one(tmp_path, order):
     class Stop(keras.callbacks.Callback):
@@ -388,6 +399,7 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path, order):
     assert same(resumed.get_weights(), whole)
 
 
+@pytest.mark.slow
 def test_initial_epoch_continues():
     model = small()
     fit(model, WeightNoiseCallback(0.3, seed=1), epochs=2)
@@ -589,6 +601,7 @@ def test_error_in_the_data():
 # Instances.
 
 
+@pytest.mark.slow
 def test_one_instance_serves_many_fits_and_models():
     noise = WeightNoiseCallback(0.3, seed=1)
     model = small()
@@ -881,6 +894,7 @@ class InFunction(keras.Model):
         return loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["clean first", "noisy first"])
 @pytest.mark.parametrize("optimizer", [{"use_ema": True}, {"gradient_accumulation_steps": 2}])
 def test_methods_that_are_functions(order, optimizer):

@@ -273,6 +273,7 @@ def callbacks():
     yield WeightNoiseCallback(ramp, frequency=3, seed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LINEAR)
 def test_linear_model_trains_as_without_noise_but_sees_it(name):
     plain_logs, plain_seen, _ = run(LINEAR[name], None)
@@ -284,6 +285,7 @@ def test_linear_model_trains_as_without_noise_but_sees_it(name):
         assert "apply" not in vars(OPTIMIZERS.Optimizer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BY_HAND)
 def test_changes_made_by_hand_land_on_the_clean_weights(name):
     plain_logs, plain_seen, _ = run(BY_HAND[name], None)
@@ -408,6 +410,7 @@ if hasattr(keras, "remat"):
     MODELS["remat"] = lambda: sequential(Rematerialized(), LAYERS.Dense(2))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Of the selected weights")  # Of the quantized model.
 @pytest.mark.parametrize("name", MODELS)
 def test_any_model_sees_noise_and_keeps_its_weights(name):
@@ -445,6 +448,7 @@ def test_every_selected_variable_is_noisy_in_the_step():
     assert len(set(noise.tolist())) == 20
 
 
+@pytest.mark.slow
 def test_replicas_draw_what_one_device_draws():
     """A nonlinear loss, so that what is learned depends on the noise."""
 
@@ -463,6 +467,7 @@ def test_replicas_draw_what_one_device_draws():
         np.testing.assert_allclose(here, there, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_replicas_with_noise_of_their_own_stay_in_step():
     make = LINEAR["mirrored"]
     plain_logs, plain_seen, _ = run(make, None)
@@ -478,6 +483,7 @@ def test_replicas_with_noise_of_their_own_stay_in_step():
     assert again == logs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [False, True])
 def test_replicas_keep_the_draw_that_each_began_with(own):
     def losses(frequency):

@@ -18,6 +18,8 @@ from keras_weightnoise._random.generator import make_key
 from keras_weightnoise._weights import perturbation, selection
 from keras_weightnoise.noises._scales import scale
 
+pytestmark = pytest.mark.slow
+
 layers = keras.layers
 # All kinds: none, one for all, one for each output, one for each weight.
 SCALES = [None, "std", "max", "channel_max", "filter_norm", "weight"]
@@ -205,6 +207,7 @@ def test_lora_is_refused(estimator):
         layer(x, training=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ESTIMATORS[1:])
 @pytest.mark.parametrize("mode", ["float8", "int8"])
 def test_quantized_layers_are_refused_or_plain(estimator, mode):
@@ -571,6 +574,7 @@ def test_inside_of_other_noise():
     assert all(np.any(g) for g in tape.gradient(outputs, layer.trainable_variables))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize(("case", "estimator"), [("conv1d", "flipout"), ("dense", ESTIMATORS[2])])
 def test_fit_save_load_clone(case, estimator, jit_compile, tmp_path):

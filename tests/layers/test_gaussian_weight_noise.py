@@ -157,6 +157,7 @@ def quantize(layer):
     layer.layer.quantize("int8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [freeze_inner, freeze_outer, freeze_kernel, quantize])
 def test_nothing_left_to_perturb_is_the_plain_call_with_one_warning(change):
     layer = dense()
@@ -229,6 +230,7 @@ def test_frozen_or_quantized_from_the_start_is_no_error():
             np.testing.assert_array_equal(layer(X, training=True), layer(X))
 
 
+@pytest.mark.slow
 def test_quantized_parts_of_a_model_are_named_and_the_others_perturbed():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Dense(2)])
     model.layers[0].quantize("int8")
@@ -513,6 +515,7 @@ def test_custom_cell_with_dropout_in_a_loop():
     assert drawn[0] == drawn[1] >= 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [3, None])
 def test_around_and_inside_time_distributed(steps):
     for layer in (
@@ -600,6 +603,7 @@ def network():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{"run_eagerly": True}, {"jit_compile": False}, {"jit_compile": True}], ids=str
 )
@@ -617,6 +621,7 @@ def test_fit(options):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TensorFlow's own.
 def test_mirrored_strategy():
     with fits.strategy().scope():
@@ -628,6 +633,7 @@ def test_mirrored_strategy():
     assert any(np.any(a != b) for a, b in zip(before, model.get_weights(), strict=True))
 
 
+@pytest.mark.slow
 def test_keras_file_round_trip(tmp_path):
     model = network()
     model.compile("adam", "mse")
@@ -643,6 +649,7 @@ def test_keras_file_round_trip(tmp_path):
     loaded.fit(X, Y, verbose=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [lambda layer: layer.quantize("int8"), lambda layer: setattr(layer, "trainable", False)],
@@ -654,6 +661,7 @@ def test_quantized_and_frozen_layers_load(tmp_path, change):
     np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras")(X), model(X))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
 def test_a_model_with_wrapped_layers_is_quantized():
     model = network()
@@ -709,6 +717,7 @@ def test_weights_line_up_with_the_plain_layers():
 
 
 # TensorFlow's own, of its interpreter and of reading what it exported.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*tf.lite.Interpreter is deprec")
 def test_exports_have_no_random_op(tmp_path):
     model = network()

@@ -12,6 +12,8 @@ from keras.src import testing
 from keras_weightnoise import GaussianWeightNoise, VariationalWeightNoise, noises
 from keras_weightnoise._weights import perturbation, selection
 
+pytestmark = pytest.mark.slow
+
 layers = keras.layers
 
 
@@ -124,6 +126,7 @@ def call(layer, shape, dtype, **kwargs):
     return layer(data(shape), **kwargs)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")  # By Keras's test itself.
 @every_layer
 def test_passes_the_test_of_keras(layer, init, shape, dtype):
@@ -178,6 +181,7 @@ def test_noise_of_learned_size_passes_it_too(layer, init, shape, dtype):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "graph"])
 @every_layer
 def test_is_the_plain_layer_at_noisy_kernels(layer, init, shape, dtype, compiled):

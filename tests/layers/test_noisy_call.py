@@ -42,6 +42,7 @@ def perturbed(model, noise, seed, step):
 # noisy_call.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
 def test_is_the_model_at_noisy_weights(mode, training):

@@ -161,6 +161,7 @@ def test_outputs_have_the_variance_of_the_learned_noise(estimator):
     assert np.all(actual[:, 1] == 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
 def test_precision(estimator, policy):

@@ -13,6 +13,8 @@ from keras_weightnoise._weights import reachable
 from keras_weightnoise.models import _rebuilding as rebuilding
 from keras_weightnoise.models.conversion import add_weight_noise, strip_weight_noise
 
+pytestmark = pytest.mark.slow
+
 layers = keras.layers
 RANDOM = np.random.default_rng(0)
 
@@ -504,6 +506,8 @@ def test_bad_arguments(arguments, error, message):
 # Seeds.
 
 
+@pytest.mark.any_version
+@pytest.mark.slow
 def test_seeds():
     def seeds(**arguments):
         noisy = add_weight_noise(nested(), **arguments)
@@ -714,6 +718,7 @@ def test_a_frozen_wrapper_leaves_a_frozen_layer():
 # Compiling, training, saving.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "loss"), [(sequential, "mae"), (dictionaries, {"x": "mse", "y": "mae"})]
 )
@@ -774,6 +779,7 @@ assert "keras_weightnoise" not in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_stripped_models_load_without_this_library(tmp_path):
     model = scatter(sequential())
     model.compile("adam", "mse")
@@ -791,6 +797,7 @@ def test_stripped_models_load_without_this_library(tmp_path):
 
 
 # Keras's own, of the legacy format.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*HDF5:UserWarning")
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 @pytest.mark.parametrize("make", [sequential, nested, convolutional])
@@ -885,6 +892,7 @@ def test_constraints_are_kept():
 
 
 # Keras's own, of the architectures it ships.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["MobileNetV3Small", "EfficientNetB0"])
 def test_applications(name):
     model = getattr(keras.applications, name)(input_shape=(64, 64, 3), weights=None, classes=5)

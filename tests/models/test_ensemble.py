@@ -158,6 +158,7 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", MODELS)
 def test_members_are_the_draws_of_perturbed_weights(make):
     model, x = make()
@@ -180,6 +181,8 @@ def test_noise_and_selectors(arguments, noise):
     close(members, draws(model, noise, 4, predicted, **{"seed": 0, **arguments}))
 
 
+@pytest.mark.any_version
+@pytest.mark.slow
 def test_different_noise_for_different_variables():
     model = mlp()
     noise = {"head": noises.Uniform(0.2), None: 0.1}
@@ -189,6 +192,8 @@ def test_different_noise_for_different_variables():
     assert np.max(np.abs(members - both)) > 1e-3
 
 
+@pytest.mark.any_version
+@pytest.mark.slow
 def test_members_differ_by_seed_and_agree_with_it():
     model = mlp()
     a, b, c = (WeightNoiseEnsemble(model, 0.3, 3, seed=s).predict_members(X) for s in (1, 1, 2))
@@ -198,6 +203,7 @@ def test_members_differ_by_seed_and_agree_with_it():
     assert len(seeds) == 2
 
 
+@pytest.mark.slow
 def test_inputs_whose_shape_is_not_known():
     inputs = keras.Input((None, 2))
     model = keras.Model(inputs, layers.Dense(3)(inputs))
@@ -214,6 +220,8 @@ def entropy(p):
     return -np.sum(p * np.log(p), axis=-1)
 
 
+@pytest.mark.any_version
+@pytest.mark.slow
 def test_spread_of_probabilities():
     ensemble = WeightNoiseEnsemble(mlp(), 0.5, 5)
     members = ensemble.predict_members(X).astype("float64")
@@ -327,6 +335,8 @@ def test_without_noise_it_is_the_model_bit_for_bit(members):
     assert np.all(spread.stddev == 0.0)
 
 
+@pytest.mark.any_version
+@pytest.mark.slow
 def test_one_member():
     model = mlp()
     ensemble = WeightNoiseEnsemble(model, 0.3, 1)
@@ -362,6 +372,7 @@ DATA = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DATA)
 def test_data_of_any_form(name):
     ensemble = WeightNoiseEnsemble(mlp(), 0.3, 3)
@@ -408,6 +419,7 @@ def test_the_graph_does_not_grow_with_the_members():
 # Ways to call it.
 
 
+@pytest.mark.slow
 def test_eager_and_in_functions_and_under_xla():
     model = mlp()
     ensemble = WeightNoiseEnsemble(model, 0.3, 3)
@@ -419,6 +431,7 @@ def test_eager_and_in_functions_and_under_xla():
     close(predicted(keras.Model(inputs, ensemble(inputs))), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"jit_compile": True}, {"run_eagerly": True}])
 def test_compile_settings_count_for_every_prediction(settings):
     ensemble = WeightNoiseEnsemble(mlp(Counted(3)), 0.3, 3)
@@ -429,6 +442,7 @@ def test_compile_settings_count_for_every_prediction(settings):
     assert Counted.calls == (9 if "run_eagerly" in settings else 6)
 
 
+@pytest.mark.slow
 def test_replicas():
     with fits.strategy().scope():
         model = mlp()
@@ -438,6 +452,7 @@ def test_replicas():
     close(predicted(ensemble), members.mean(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "last", "dtypes"),
     [
@@ -459,6 +474,7 @@ def test_precision(policy, last, dtypes):
     close(mean, members.astype("float64").mean(0))
 
 
+@pytest.mark.slow
 def test_inputs_reach_the_model_as_they_are():
     model = mlp()
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -490,6 +506,7 @@ def test_training_is_passed_on():
 # Compiled, fitted, saved.
 
 
+@pytest.mark.slow
 def test_evaluate():
     ensemble = WeightNoiseEnsemble(mlp(), 0.5, 5)
     ensemble.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
@@ -498,6 +515,7 @@ def test_evaluate():
     close(ensemble.evaluate(X, Y, verbose=0), expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_losses_that_layers_add_are_averaged(jit_compile):
     def evaluated(model):
@@ -539,6 +557,7 @@ def is_kernel(variable):
     return variable.name == "kernel"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("noise", "arguments"),
     [
@@ -564,6 +583,7 @@ def test_it_saves_and_loads(tmp_path, noise, arguments):
     close(predicted(copy.deepcopy(ensemble)), predicted(ensemble))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [several, subclassed])
 def test_it_saves_before_it_is_called(tmp_path, make):
     model, x = make()
@@ -574,6 +594,7 @@ def test_it_saves_before_it_is_called(tmp_path, make):
     close(predicted(loaded, x), predicted(ensemble, x))
 
 
+@pytest.mark.slow
 def test_it_saves_compiled_with_a_model_trained_and_compiled(tmp_path):
     model = mlp()
     model.compile("adam", "sparse_categorical_crossentropy")
@@ -602,6 +623,7 @@ def test_a_layer_as_selector_works_but_cannot_be_saved(tmp_path, name):
         ensemble.save(tmp_path / "ensemble.keras")
 
 
+@pytest.mark.slow
 def test_it_exports(tmp_path):
     ensemble = WeightNoiseEnsemble(mlp(), 0.3, 3)
     expected = predicted(ensemble)

@@ -90,6 +90,8 @@ def by_hand(model, noise, seed, step):
 NOISES = [0.1, noises.Uniform(0.2), noises.Gaussian(0.1, relative_to="std"), noises.BitFlip(0.01)]
 
 
+@pytest.mark.any_version
+@pytest.mark.slow
 @pytest.mark.parametrize("inplace", [False, True])
 @pytest.mark.parametrize("noise", NOISES, ids=str)
 def test_values(noise, inplace):
@@ -133,6 +135,8 @@ def test_one_layer_of_the_original(inplace):
     assert moved(noisy, before) == {"head/kernel", "head/bias"}
 
 
+@pytest.mark.any_version
+@pytest.mark.slow
 def test_different_noise_for_different_variables():
     model = network()
     before = values(model)
@@ -152,6 +156,7 @@ def test_frozen_weights_are_perturbed():
     assert same(values(model), before)
 
 
+@pytest.mark.slow
 def test_a_copy_is_compiled_and_trains_on_its_own():
     model = network()
     before = values(model)
@@ -253,6 +258,7 @@ def test_what_cannot_be_copied_says_so_and_is_perturbed_in_place():
     assert not same(values(model), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["keras", "h5"])
 def test_loaded_models(tmp_path, suffix):
     model = network()
@@ -271,6 +277,7 @@ def test_loaded_models(tmp_path, suffix):
     assert same(values(loaded), before)
 
 
+@pytest.mark.slow
 def test_a_reloaded_saved_model(tmp_path):
     network().export(tmp_path / "saved")
     model = keras.Sequential([keras.Input((4,)), L.TFSMLayer(tmp_path / "saved")])
@@ -282,6 +289,7 @@ def test_a_reloaded_saved_model(tmp_path):
     np.testing.assert_array_equal(model.predict(X, verbose=0), clean)
 
 
+@pytest.mark.slow
 def test_inside_the_model_is_noisy_for_everyone(tmp_path):
     model = network()
     clean = model.predict(X, verbose=0)
@@ -314,6 +322,8 @@ def test_every_bit_is_back_after_many_draws(dtype):
     assert same(values(model), before)
 
 
+@pytest.mark.any_version
+@pytest.mark.slow
 def test_draws_are_a_function_of_the_seed():
     model = network()
 
@@ -403,6 +413,7 @@ def test_an_interrupt_at_any_assignment_leaves_clean_weights(monkeypatch, failin
         assert use != "redraw"
 
 
+@pytest.mark.slow
 def test_nested():
     model = network()
     before = values(model)
@@ -415,6 +426,7 @@ def test_nested():
     assert same(values(model), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["fit", "load", "assign"])
 def test_changes_made_inside_are_undone_with_a_warning(tmp_path, what):
     model = network()
@@ -533,6 +545,7 @@ def test_no_model_and_a_model_that_is_not_built(function):
         perturb_weights(network(), 0.1, inplace="yes")
 
 
+@pytest.mark.slow
 def test_quantized_integers_stay():
     model = network(compiled=False)
     model.get_layer("head").quantize("int8")
@@ -542,6 +555,7 @@ def test_quantized_integers_stay():
     assert same(values(model), before)
 
 
+@pytest.mark.slow
 def test_a_distributed_model():
     with strategy().scope():
         model = network()
@@ -554,6 +568,7 @@ def test_a_distributed_model():
     assert same(values(model), before)
 
 
+@pytest.mark.slow
 def test_optimizer_and_history_are_left_alone():
     model = network()
     before = [v.numpy() for v in model.optimizer.variables]

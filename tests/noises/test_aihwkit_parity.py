@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from keras_weightnoise import noises
 
+pytestmark = pytest.mark.any_version
+
 aihwkit_noise = pytest.importorskip("aihwkit.inference.noise.pcm")
 torch = pytest.importorskip("torch")
 

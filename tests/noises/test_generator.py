@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from keras_weightnoise import WeightNoiseCallback, noises, noisy_call, perturb_weights
 
+pytestmark = pytest.mark.any_version
+
 
 def test_one_call_of_tf_random_draws_the_noise_of_a_variable():
     layers = [keras.Input((10,)), keras.layers.Dense(7), keras.layers.Dense(3)]

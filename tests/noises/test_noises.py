@@ -115,6 +115,7 @@ UNIT = {  # Noise, the weight, what of w' has a known law, and the law.
 }
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize(("noise", "w", "unit", "law"), UNIT.values(), ids=UNIT)
 def test_law(noise, w, unit, law):
     x = unit(noisy(noise, w).numpy()).ravel()
@@ -414,6 +415,7 @@ def test_same_values_with_and_without_xla(noise):
     np.testing.assert_allclose(compiled, eager, rtol=1e-5, atol=2e-6)
 
 
+@pytest.mark.slow
 @each_noise
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_precision(noise, dtype):
@@ -719,6 +721,8 @@ def test_random_arguments(seed):
         assert N.get(keras.saving.serialize_keras_object(noise)) == noise
 
 
+@pytest.mark.any_version
+@pytest.mark.slow
 def test_replicas_share_no_numbers_however_many_noises_are_composed():
     many = N.Compose([N.Gaussian(0.1)] * 257)
     draws = [draw(many, [target((3,))], seed=1, step=0, replica=r) for r in range(2)]

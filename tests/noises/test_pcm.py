@@ -11,6 +11,8 @@ from keras_weightnoise import layer_sensitivity, noises, perturbed_weights, robu
 from keras_weightnoise._weights.perturbation import perturb
 from keras_weightnoise._weights.selection import Target
 
+pytestmark = pytest.mark.any_version
+
 YEAR = 31_536_000.0
 
 
@@ -41,6 +43,7 @@ def reference(w, time, draws, compensation=None, **factors):
     return left
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("time", [0.0, 1.0, 3600.0, YEAR])
 @pytest.mark.parametrize(
     "settings",
@@ -123,6 +126,7 @@ def model():
     return net
 
 
+@pytest.mark.any_version
 def test_a_drift_curve():
     net = model()
     x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
@@ -147,6 +151,7 @@ def test_one_layer_at_a_time():
     assert sorted(loss > 0 for loss in losses) == [False, False, True, True]
 
 
+@pytest.mark.any_version
 def test_redraws_are_chips_or_reads():
     net = model()
     kernel = net.layers[0].kernel

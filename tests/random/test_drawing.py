@@ -30,6 +30,7 @@ def draw(law, seed=0, step=0, start=0, shape=MILLION, stream=0):
     return drawing.draw(law, key, [start], [shape], stream)[0].numpy()
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("seed", [0, 12345])
 @pytest.mark.parametrize("law", LAWS, ids=str)
 def test_law(law, seed):
@@ -301,6 +302,8 @@ def test_certain_and_impossible_events(u):
     assert not np.any(draw(laws.UNIFORM) == 0)
 
 
+@pytest.mark.any_version
+@pytest.mark.slow
 def test_choice():
     choose = tf.function(
         lambda steps: tf.map_fn(lambda step: drawing.choose(generator.make_key(3, step), 7), steps)
@@ -310,6 +313,8 @@ def test_choice():
     assert stats.chi2_contingency(np.histogram2d(chosen[:-1], chosen[1:], 7)[0]).pvalue > 0.01
 
 
+@pytest.mark.any_version
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [None, 0, 1, 2**32 - 1])
 def test_seeds(seed):
     assert seeds.check_seed(seed) == seed

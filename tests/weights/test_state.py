@@ -152,6 +152,7 @@ def test_what_training_learns_is_no_state():
     assert fits.same(weights, after)
 
 
+@pytest.mark.slow
 def test_seeds():
     model = around(Averages())
     model.add(layers.Dropout(0.5))
@@ -179,6 +180,7 @@ def test_an_error_and_an_interrupt_leave_the_state(monkeypatch):
     assert fits.same(before, numbers(model))
 
 
+@pytest.mark.slow
 def test_replicas():
     with fits.strategy().scope():
         model = keras.Sequential(
