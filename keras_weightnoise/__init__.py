@@ -28,7 +28,12 @@ from keras_weightnoise.analysis import (
     scale_temperature,
 )
 from keras_weightnoise.callbacks import WeightNoiseCallback
-from keras_weightnoise.layers import GaussianWeightNoise, VariationalWeightNoise, noisy_call
+from keras_weightnoise.layers import (
+    GaussianWeightNoise,
+    NoisyDense,
+    VariationalWeightNoise,
+    noisy_call,
+)
 from keras_weightnoise.models import (
     EnsembleSpread,
     WeightNoiseEnsemble,
@@ -49,6 +54,7 @@ __all__ = [
     "EnsembleSpread",
     "GaussianWeightNoise",
     "LandscapeResult",
+    "NoisyDense",
     "NoisyValidationCallback",
     "RobustnessResult",
     "SensitivityResult",
