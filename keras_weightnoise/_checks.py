@@ -1,9 +1,10 @@
 """Checks of arguments that several functions take."""
 
+import functools
 import math
 import numbers
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import keras
 import tensorflow as tf
@@ -124,3 +125,29 @@ def check_flag(name: str, value: object) -> None:
             f"Invalid `{name}`. Expected `True` or `False`. "
             f"Received: {name}={value!r} (of type {type(value).__name__})"
         )
+
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def renamed(**names: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Has a function say what an argument is called here, where other functions call it otherwise.
+
+    Args:
+        **names: The function's own name for each argument that it does not know.
+    """
+
+    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        @functools.wraps(function)
+        def checked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            for name in names.keys() & kwargs.keys():
+                raise TypeError(
+                    f"Unknown argument `{name}`. Expected `{names[name]}`. "
+                    f"Received: {name}={kwargs[name]!r}"
+                )
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate

@@ -149,6 +149,20 @@ def keep_from_autograph(package: str) -> None:
             code.autograph_info__ = None
 
 
+def running_callbacks() -> keras.callbacks.CallbackList | None:
+    """The list of callbacks whose hook is running now, or `None` where none is.
+
+    A callback has no reference to the list that it is in. So this looks for the caller.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, keras.callbacks.CallbackList):
+            return caller
+        frame = frame.f_back
+    return None
+
+
 def set_past_tracking(owner: Any, name: str, value: Any) -> None:
     """Sets an attribute of a layer or model that Keras is not to track.
 

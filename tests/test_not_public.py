@@ -208,6 +208,19 @@ def test_the_code_of_a_function():
     assert page.python_function(code) is page.python_function(model) is None
 
 
+def test_the_list_of_callbacks_that_runs():
+    found = []
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            found.append(page.running_callbacks())
+
+    callbacks = keras.callbacks.CallbackList([Look()])
+    callbacks.on_epoch_end(0)
+    assert found == [callbacks]
+    assert page.running_callbacks() is None
+
+
 def test_what_is_set_past_tracking():
     model, layer = keras.Model(), dense()
     page.set_past_tracking(model, "hidden", layer)

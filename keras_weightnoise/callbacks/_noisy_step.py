@@ -25,7 +25,6 @@ from keras_weightnoise.callbacks._plain_code import function_names, python_code
 from keras_weightnoise.callbacks._replicas import merge_call
 from keras_weightnoise.callbacks._step_noise import StepNoise
 from keras_weightnoise.callbacks._write_ahead_log import Injection, WriteAheadLog
-from keras_weightnoise.noises import name_magnitudes
 
 
 class NoisyStep:
@@ -87,12 +86,6 @@ class NoisyStep:
         if not self._model.jit_compile:
             self._log.release()
             self._noise.release()
-
-    def magnitudes(self) -> dict[str, float]:
-        """The noises' magnitudes in the last step, by name."""
-        step = self.clock.step
-        named = name_magnitudes(noise for noise, _ in self.noises)
-        return {name: float(m(step) if callable(m) else m) for name, m in named.items()}
 
     def run(self, iterator: Any) -> Any:
         """Runs one training step, or `steps_per_execution` of them. The weights are clean after."""

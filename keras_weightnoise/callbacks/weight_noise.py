@@ -1,25 +1,27 @@
 """`WeightNoiseCallback`: noise in the weights for a whole `model.fit`."""
 
 import copy
+import functools
+import inspect
 import numbers
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import keras
-import numpy as np
-import tensorflow as tf
 
-from keras_weightnoise._checks import check_variables
+from keras_weightnoise._checks import check_flag, check_variables, renamed
+from keras_weightnoise._not_public import running_callbacks
 from keras_weightnoise._random import seeds
-from keras_weightnoise._weights import kernels, reachable, selection, selectors
+from keras_weightnoise._weights import reachable, selection, selectors
 from keras_weightnoise._weights.building import build
-from keras_weightnoise._weights.resolution import root_mean_squares, warn_below_resolution
+from keras_weightnoise._weights.resolution import warn_below_resolution
 from keras_weightnoise._weights.rules import assign, get_rules
 from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise.callbacks._noisy_step import NoisyStep
+from keras_weightnoise.callbacks._report import largest_magnitudes, named_magnitudes, table
 from keras_weightnoise.callbacks._stand_in import Armed
 from keras_weightnoise.noises import Magnitude, Noise
-from keras_weightnoise.schedules import Ramp
 
 
 class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
@@ -51,14 +53,18 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         variables: Which variables: `"kernels"` (what multiplies what comes in, such as kernels and
             embeddings; never a bias, gamma or beta), a regular expression searched in `variable.path`, a
             variable, a layer, a layer class, a function of a variable that returns a bool, or a list of
-            these. `None`: every trainable float variable. Frozen, integer and quantized variables are never
-            perturbed. With LoRA enabled, that leaves the low-rank factors.
+            these. `None`: every trainable float variable, and with `frozen=True` every float weight.
+            Integer and quantized variables are never perturbed. With LoRA enabled, that leaves the low-rank
+            factors.
         exclude: Which of these not, in the same terms. Defaults to `None`.
         one_at_a_time: Whether each draw perturbs one of the variables, chosen at random, in place of
             all. That regularizes without the variance that noise in many layers adds up to (Orvieto et
             al.). Defaults to `False`.
         per_replica: Whether each replica of a `tf.distribute.MirroredStrategy` draws noise of its own, or
             all see the same, which is what one device would see. Defaults to `False`.
+        frozen: Whether frozen weights are perturbed beside the trainable ones: a device is noisy whatever is
+            trained on it. With LoRA enabled, those are the kernels beside the factors. Statistics of
+            BatchNormalization never are. Defaults to `False`.
         seed: Integer in [0, 2**32). `None`: drawn when a fit begins, from what
             `keras.utils.set_random_seed` seeds. Defaults to `None`.
         verbose: 0 or 1. 1 prints a table of the perturbed variables when training begins. Defaults to 0.
@@ -71,7 +77,8 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     Logs:
         `weight_noise_stddev`: the magnitude in the epoch's last step. Other noises have other names for
-        it (`weight_noise_rate`); several have a key each (`weight_noise_gaussian_stddev`, ...).
+        it (`weight_noise_rate`); several have a key each (`weight_noise_gaussian_stddev`, ...), of two alike
+        with what selects them (`weight_noise_gaussian_stddev_kernels`, `..._rest` for `None`).
 
     Limits:
         What a `train_step` assigns by hand to a variable that holds noise lands on the clean value as a
@@ -99,6 +106,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         - [Orvieto et al., 2023](https://arxiv.org/abs/2206.04613) (`one_at_a_time`)
     """
 
+    @renamed(stddev="noise")
     def __init__(
         self,
         noise: Noise | Magnitude | Mapping[Any, Any] | Sequence[Any] = 0.01,
@@ -108,14 +116,15 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         exclude: Selector | None = None,
         one_at_a_time: bool = False,
         per_replica: bool = False,
+        frozen: bool = False,
         seed: int | None = None,
         verbose: int = 0,
     ) -> None:
         super().__init__()
         selectors.check_selectors(variables=variables, exclude=exclude)
-        for name, flag in (("one_at_a_time", one_at_a_time), ("per_replica", per_replica)):
-            if not isinstance(flag, bool):
-                raise TypeError(f"Invalid `{name}`. Expected a bool. Received: {name}={flag}")
+        check_flag("one_at_a_time", one_at_a_time)
+        check_flag("per_replica", per_replica)
+        check_flag("frozen", frozen)
         if verbose not in (0, 1):
             raise ValueError(f"Invalid `verbose`. Expected 0 or 1. Received: verbose={verbose}")
         self.noise = noise
@@ -124,11 +133,13 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self.exclude = exclude
         self.one_at_a_time = one_at_a_time
         self.per_replica = per_replica
+        self.frozen = frozen
         self.seed = seeds.check_seed(seed)
         self.verbose = verbose
         get_rules(noise)  # Checks it.
         self._fitted: Any = None
         self._fit_seed = 0
+        self._fit_params: Any = None
         self._told = True
         self._step: NoisyStep | None = None  # This fit's.
         self._kept: NoisyStep | None = None  # The last one, which the next fit may need again.
@@ -136,8 +147,9 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         # `evaluate` of another model, in a hook, sets `self.model` to that.
-        self._fitted = self.model
+        self._fitted, self._fit_params = self.model, self.params
         _refuse_several_workers(self._fitted)
+        self._log_before_others(running_callbacks())
         self._fit_seed = seeds.resolve_seed(self.seed)
         self._told = not self.verbose
         # A model that is yet to be built is built when its first batch is there: see `_run`.
@@ -163,13 +175,28 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
             )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if logs is not None and self._step is not None:
-            for name, magnitude in self._step.magnitudes().items():
-                logs[f"weight_noise_{name}"] = magnitude
+        if logs is not None:
+            logs.update(self._magnitudes())
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._step is not None:
             self._step.end()
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._warn_outside_fit("evaluate")
+
+    def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._warn_outside_fit("predict")
+
+    def __repr__(self) -> str:
+        defaults = inspect.signature(type(self)).parameters
+        named = {name: getattr(self, name) for name in defaults if hasattr(self, name)}
+        given = [
+            f"{name}={value!r}"
+            for name, value in named.items()
+            if name == "noise" or value is not defaults[name].default
+        ]
+        return f"{type(self).__name__}({', '.join(given)})"
 
     def __getstate__(self) -> dict[str, Any]:
         # The model and the traced step belong to a fit, not to the settings.
@@ -177,6 +204,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
             **self.__dict__,
             "_model": None,
             "_fitted": None,
+            "_fit_params": None,
             "_step": None,
             "_kept": None,
             "_armed": None,
@@ -193,7 +221,8 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
             model.train_function.give_way(self._run)
         model.make_train_function()
         check_variables(model, "perturb")
-        assigned = assign(model, get_rules(self.noise), self.variables, self.exclude)
+        rules = get_rules(self.noise)
+        assigned = assign(model, rules, self.variables, self.exclude, frozen=self.frozen)
         selection.refuse_self_assigned(
             model, [target for _, targets in assigned for target in targets]
         )
@@ -203,11 +232,11 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if step is None or not step.serves(*settings):
             step = self._kept = NoisyStep(*settings)
             for noise, targets in assigned:
-                warn_below_resolution(noise, targets, _largest_magnitudes(noise, step.clock.now()))
+                warn_below_resolution(noise, targets, largest_magnitudes(noise, step.clock.now()))
         step.begin(self._fit_seed)
         if not self._told:
             self._told = True
-            print(_table(model, step))
+            print(table(model, assigned, rules, step.clock.now()))
         self._step = step
         return step
 
@@ -215,6 +244,38 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if self._step is None:
             _build(self._fitted, iterator.element_spec)
         return self._current().run(iterator)
+
+    def _magnitudes(self) -> dict[str, float]:
+        """What is logged: the magnitudes in the last step."""
+        if self._step is None:
+            return {}
+        step = self._step.clock.step
+        return {
+            f"weight_noise_{name}": float(m(step) if callable(m) else m)
+            for name, m in named_magnitudes(get_rules(self.noise)).items()
+        }
+
+    def _log_before_others(self, callbacks: keras.callbacks.CallbackList | None) -> None:
+        """Has the magnitudes in the logs of an epoch for all callbacks, whichever comes first."""
+        if callbacks is None:  # Then for those that come after this one.
+            return
+        on_epoch_end = functools.partial(type(callbacks).on_epoch_end, callbacks)
+
+        def log_and_end(epoch: int, logs: dict[str, Any] | None = None) -> None:
+            on_epoch_end(epoch, {**(logs or {}), **self._magnitudes()})
+
+        callbacks.on_epoch_end = log_and_end
+
+    def _warn_outside_fit(self, method: str) -> None:
+        # `fit` validates with the parameters that it set in the beginning, the others set their own.
+        if self.params is not self._fit_params:
+            self._fit_params = self.params
+            warnings.warn(
+                f"`WeightNoiseCallback` has no effect in `model.{method}`, which is clean. Expected it among "
+                "the callbacks of `fit`. For predictions under noise, use "
+                "`keras_weightnoise.perturbed_weights`, `robustness_sweep` or `WeightNoiseEnsemble`.",
+                stacklevel=2,
+            )
 
     def _current(self) -> NoisyStep:
         """The noisy step of this fit, made anew if another callback had the model's own rebuilt."""
@@ -267,13 +328,6 @@ def _build(model: Any, element_spec: Any) -> None:
         ) from error
 
 
-def _largest_magnitudes(noise: Noise, now: Any) -> list[float]:
-    """The magnitudes now, or at the end of its ramp: other schedules fall, or none can tell."""
-    ramps = [each for each in noise.magnitudes if isinstance(each, Ramp)]
-    steps = [now, *(ramp.start_step + ramp.ramp_steps for ramp in ramps)]
-    return [max(map(float, each)) for each in zip(*map(noise.magnitudes_at, steps), strict=True)]
-
-
 def _check_frequency(frequency: Any) -> Any:
     if isinstance(frequency, str) and frequency in ("batch", "epoch"):
         return frequency
@@ -288,34 +342,3 @@ def _check_frequency(frequency: Any) -> Any:
             f"Received: frequency={frequency!r}"
         )
     return int(frequency)
-
-
-def _table(model: Any, step: NoisyStep) -> str:
-    """The perturbed variables: path, shape, stddev, rms of the weight, signal to noise."""
-    rows = [("Variable", "Shape", "Noise stddev", "Weight rms", "SNR (dB)")]
-    for noise, targets in step.noises:
-        stddevs = root_mean_squares(noise, targets, noise.magnitudes_at(step.clock.now()))
-        for target, stddev in zip(targets, stddevs, strict=True):
-            weight = tf.cast(tf.convert_to_tensor(target.variable), tf.float32)
-            rms = float(tf.sqrt(tf.reduce_mean(tf.square(weight))))
-            with np.errstate(divide="ignore", invalid="ignore"):
-                ratio = 20 * np.log10(np.divide(rms, stddev))
-            rows.append(
-                (
-                    target.variable.path,
-                    str(tuple(target.variable.shape)),
-                    f"{stddev:.4g}",
-                    f"{rms:.4g}",
-                    f"{ratio:.1f}",
-                )
-            )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    noises = ", ".join(str(noise) for noise, _ in step.noises)
-    skipped = [v.path for v in model.trainable_variables if not kernels.is_float(v)]
-    return "\n".join(
-        [f"Weight noise: {noises}", *lines, *(f"Not a float, skipped: {path}" for path in skipped)]
-    )
