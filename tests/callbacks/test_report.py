@@ -77,7 +77,7 @@ def test_several_noises_are_told_apart(capsys):
         ({"bias": noises.Rademacher(0.5), None: 0.1}, ["rademacher_scale", "gaussian_stddev"]),
         ({"bias": 0.5, None: 0.1}, ["gaussian_stddev_bias", "gaussian_stddev_rest"]),
         ({keras.layers.Dense: 0.5}, ["stddev"]),
-        (noises.Gaussian(0.1) + noises.Uniform(0.1), ["gaussian_stddev", "uniform_scale"]),
+        (noises.Gaussian(0.1) + noises.Uniform(0.1), ["gaussian_stddev", "uniform_limit"]),
         (noises.Gaussian(0.1) + 0.1, ["gaussian1_stddev", "gaussian2_stddev"]),
     ],
     ids=str,
