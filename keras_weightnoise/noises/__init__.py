@@ -3,6 +3,21 @@
 All of them pass gradients straight through: the gradient that arrives at the noisy weight w' is the
 gradient of the clean weight w, whatever the noise. So the callback, which moves the clean weights by
 the gradient at the noisy ones, and the wrapper, through which it flows, train alike.
+
+What IBM's aihwkit calls weight modifiers is here (`std_dev`, `coeffs`, `res` and `pdrop` are its names):
+
+| aihwkit | here |
+|---|---|
+| `AddNormal` | `Gaussian(std_dev, "max")` (`rel_to_actual_wmax`), or `Gaussian(std_dev * assumed_wmax)` |
+| `MultNormal` | `Gaussian(std_dev, "weight")` |
+| `Discretize` | `Quantization(bits)`, where its `res` is a step and this a number of bits |
+| `DiscretizeAddNormal` | `Quantization(bits) + Gaussian(std_dev, "max")` |
+| `Poly` | `Polynomial(coeffs, std_dev)` |
+| `DropConnect`, `pdrop` | `DropConnect(pdrop, rescale=False)` |
+| `PCMNoise` | `PCM(time)`, which is its `PCMLikeNoiseModel` of inference |
+| `ProgNoise` | no: `Polynomial`, without its mirror at 0, which keeps signs |
+| `DoReFa` | no: it squashes weights by tanh before it quantizes them, which is not noise |
+| `per_batch_sample` | no: one draw for each example is `GaussianWeightNoise(estimator="flipout")` |
 """
 
 from keras_weightnoise._checks import check_magnitude
