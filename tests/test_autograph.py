@@ -81,6 +81,7 @@ KINDS = [
 ]
 ARGUMENTS = {
     noises.Compose: [[Own(0.1)]],
+    noises.Polynomial: [[0.1, 0.1]],
     noises.Quantization: [4],
     noises.PseudoQuantization: [4],
 }
