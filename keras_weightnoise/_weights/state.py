@@ -39,6 +39,15 @@ class Snapshot:
         """Puts it back, also if an interrupt comes between."""
         assign_all(self.variables, self.values)
 
+    def of(self, variables: Sequence[Variable]) -> "Snapshot":
+        """The part of it that is about these variables."""
+        wanted = {id(variable) for variable in variables}
+        pairs = zip(self.variables, self.values, strict=True)
+        kept = [(variable, value) for variable, value in pairs if id(variable) in wanted]
+        part = Snapshot([])
+        part.variables, part.values = [v for v, _ in kept], [value for _, value in kept]
+        return part
+
 
 def assign_all(variables: Sequence[Variable], values: Sequence[Tensor]) -> None:
     """Assigns a value to each variable, to all of them even if an interrupt comes between."""

@@ -20,7 +20,7 @@ class EnsembleSpread(NamedTuple):
         mean: The mean over members, in the shape of the model's output.
         stddev: The standard deviation over members (their mean squared deviation's root), in that shape.
         predictive_entropy: The entropy of the mean in nats, without the last axis; `None` for an output
-            that is no class probabilities.
+            that is no class probabilities: see `WeightNoiseEnsemble.predict_spread`.
         mutual_information: The entropy of the mean less the mean of the entropies, in nats: what the
             members disagree about. `None` where the entropy is.
     """
@@ -80,9 +80,14 @@ def update_mean(mean: Tensor, x: Tensor, count: Tensor) -> Tensor:
 
 
 def _entropy(p: Tensor) -> Tensor:
-    """The entropies of distributions on the last axis, in nats; NaN of what is none."""
-    if p.shape.rank < 2 or p.shape[-1] == 1:
-        return tf.fill(tf.shape(p)[:1], tf.constant(math.nan, p.dtype))
+    """The entropies of distributions on the last axis, in nats; NaN of what is none.
+
+    A single entry is the probability of one of two classes.
+    """
+    if p.shape.rank == 1:
+        p = p[:, tf.newaxis]
+    if p.shape[-1] == 1:
+        p = tf.concat([1 - p, p], -1)
     entropy = -tf.reduce_sum(tf.math.xlogy(p, p), -1)
     # Where p is negative, this is NaN by now. Softmax in low precision sums to one within 0.01.
     sums_to_one = tf.abs(tf.reduce_sum(p, -1) - 1) < 0.01

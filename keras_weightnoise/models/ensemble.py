@@ -1,8 +1,7 @@
 """`WeightNoiseEnsemble`: a model whose prediction is the mean over perturbed copies of another."""
 
-import functools
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -13,13 +12,12 @@ from keras_weightnoise._checks import check_count
 from keras_weightnoise._random import seeds
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights import selectors
-from keras_weightnoise._weights.perturbation import perturb_assigned
-from keras_weightnoise._weights.rules import get_rules
+from keras_weightnoise._weights.rules import Rule, get_rules
 from keras_weightnoise._weights.selectors import Selector
-from keras_weightnoise._weights.values import stored_values
-from keras_weightnoise.layers._noisy_reads import NoisyReads
-from keras_weightnoise.layers.noisy_call import substituted_call
 from keras_weightnoise.models import _spread as spread
+from keras_weightnoise.models._batch_function import BatchFunction
+from keras_weightnoise.models._magnitudes import magnitudes_of, with_magnitudes
+from keras_weightnoise.models._members import Members
 from keras_weightnoise.models._spread import EnsembleSpread
 from keras_weightnoise.models.perturb import PerturbedWeights
 from keras_weightnoise.noises import Magnitude, Noise
@@ -39,11 +37,17 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
     first being 0. Nothing is written, the model's weights stay as they are, and they are the only weights
     that the ensemble has: train the model further, and the ensemble follows. The members are computed one
     after the other, so that memory does not grow with their number. Each batch draws them anew: the larger
-    the batches, the less that costs.
+    the batches, the less that costs. `magnitude` sets how much noise there is, without a new trace.
+
+    In each batch, every member starts from the same state of the model: what calls change beside the weights
+    (states of stateful RNNs, BatchNormalization's statistics, metrics, any variable of a layer). Afterwards
+    the state is what one call of the model without noise leaves, which is made for it where members change
+    more than seeds. With `training=True`, each member has random numbers of its own, as for Dropout.
 
     It is a `keras.Model`: `predict` returns the mean for all that `model.predict` takes, `evaluate` works
     once the ensemble is compiled (what the model is compiled with is not taken over), and it saves, loads
-    and exports. `export` wants one call before it, as for every subclass of `keras.Model`. Losses that
+    and exports, with the inputs that the model's own export has. After a change of the model's layers
+    (freezing, quantizing), compile the ensemble anew, as any model. Losses that
     layers add in the call are the mean over members. It can be fitted, too: gradients of the mean reach
     the model's weights, through the same M draws in each step, at the memory of M models. To train with
     noise that changes, fit the model with `WeightNoiseCallback`.
@@ -55,16 +59,19 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
             selectors to such, or a list of pairs: the first selector that matches a variable counts,
             and `None` matches the rest. With magnitude 0 all members are the model.
         members: How many, an int >= 1. Defaults to `16`.
-        variables: Which variables: `"kernels"` (what multiplies what comes in, such as kernels and
-            embeddings; never a bias, gamma or beta), a regular expression searched in `variable.path`, a
-            variable, a layer, a layer class, a function of a variable that returns a bool, or a list of
-            these. `None`: every float weight, frozen ones included, as `perturb_weights` has it. They are
-            looked up once, here. With a variable, a layer or a class the ensemble cannot be
-            saved. Defaults to `None`.
+        variables: Which variables: `"kernels"` (rank 2 and above), a regular expression searched in
+            `variable.path`, a layer, a layer class, a function of a variable that returns a bool, or a
+            list of these. `None`: every float weight, frozen ones included, as `perturb_weights` has it.
+            They are looked up once, here. With a layer or a class the ensemble cannot be saved.
+            Defaults to `None`.
         exclude: Which of these not, in the same terms. Defaults to `None`.
         seed: Integer in [0, 2**32), or `None` for one drawn from what `keras.utils.set_random_seed`
             seeds. Defaults to `0`.
         **kwargs: Keyword arguments of `keras.Model`, such as `name`.
+
+    Attributes:
+        magnitude: The magnitude of the noise. Of several noises, or a composition, a tuple of the magnitude
+            of each. Set it to another number, or to as many.
 
     Call arguments:
         inputs: What the model takes.
@@ -93,6 +100,9 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
     >>> spread = ensemble.predict_spread(x)
     >>> spread.stddev.shape, spread.mutual_information.shape
     ((5, 3), (5,))
+    >>> ensemble.magnitude = 0.0
+    >>> float(ensemble.predict_spread(x).stddev.max())
+    0.0
 
     References:
         - [Bykov et al., 2022](https://arxiv.org/abs/2106.10185) (NoiseGrad: a mean over noisy weights)
@@ -118,18 +128,38 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
         self.model = model
         self.members = int(members)
         self.seed = seed
-        self._assigned = perturbed.assigned
-        self._passes_training = "training" in inspect.signature(model.call).parameters
-        # In this form Keras does not take layers in here for layers of this one.
-        self._arguments: functools.partial[dict[str, Any]] = functools.partial(
-            dict, noise=get_rules(noise), variables=variables, exclude=exclude
-        )
-        self._functions: functools.partial[dict[str, Any]] = functools.partial(
-            dict, members=_Function(self._stack), spread=_Function(self._spread)
-        )
+        # In objects of its own, where Keras does not take layers for layers of this one.
+        self._settings = _Settings(tuple(get_rules(noise)), variables, exclude)
+        self._loop = Members(model, perturbed.assigned, self.members, seed)
+        self._functions = _Functions(BatchFunction(self._stack), BatchFunction(self._spread))
+        # No weight, but a variable of the graph: another number needs no other graph.
+        numbers = magnitudes_of(self._settings.noises)
+        self._magnitudes = tf.Variable(numbers, trainable=False, dtype=tf.float32)
         # So that it can be saved, summarised and exported as its model can.
         if (shape := _input_shape(model)) is not None:
             self.build(shape)
+
+    @property
+    def magnitude(self) -> float | tuple[float, ...]:
+        """The magnitude of the noise, or of each noise."""
+        numbers = magnitudes_of(self._settings.noises)
+        return numbers if len(numbers) > 1 else numbers[0]
+
+    @magnitude.setter
+    def magnitude(self, magnitude: float | Sequence[float]) -> None:
+        chosen, noises = zip(*self._settings.rules, strict=True)
+        new = with_magnitudes(noises, magnitude)
+        self._settings = dataclasses.replace(
+            self._settings, rules=tuple(zip(chosen, new, strict=True))
+        )
+        if not self._loop.replace_noises(new):
+            self._forget_traces()
+        self._magnitudes.assign(magnitudes_of(new))
+
+    @property
+    def input_dtype(self) -> Any:
+        """The model's, which is what it exports."""
+        return self.model.input_dtype
 
     @property
     def metrics(self) -> list[Any]:
@@ -140,9 +170,30 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
     def build(self, input_shape: Any) -> None:
         """Builds nothing: the model is built."""
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """See `keras.Model.compile`."""
+        super().compile(*args, **kwargs)
+        self._forget_traces()
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """The inverse of `get_compile_config`. Keras's own is not for models with a `compile`."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)
+
+    def export(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        """See `keras.Model.export`. Inputs have the names, dtypes and shapes that the model's have."""
+        inputs = _inputs(self.model)
+        if inputs is None:
+            return super().export(filepath, *args, **kwargs)
+        # Of subclasses Keras exports the shapes alone.
+        return keras.Model(inputs, self(inputs)).export(filepath, *args, **kwargs)
+
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """The mean over members."""
-        outputs, means, losses = self._fold(inputs, training, spread.widen, spread.update_mean)
+        outputs, means, losses = self._loop.fold(
+            inputs, training, self._sizes(), spread.widen, spread.update_mean
+        )
         for loss in losses:
             self.add_loss(loss)
         return keras.tree.pack_sequence_as(outputs, means)
@@ -167,7 +218,7 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
             In the structure of the model's outputs, arrays of the shape (members, examples, ...), in the
             dtype of the model's output.
         """
-        stacked = self._predict("members", x, batch_size, steps, verbose)
+        stacked = self._predict(self._functions.members, x, batch_size, steps, verbose)
         return keras.tree.map_structure(lambda each: np.swapaxes(each, 0, 1), stacked)
 
     def predict_spread(
@@ -180,9 +231,11 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
     ) -> EnsembleSpread:
         """Returns mean and standard deviation over members, and for class probabilities entropies.
 
-        Outputs are taken for class probabilities if, for every example and member, they are non-negative
-        and sum to one (to 0.01) over a last axis of two entries or more. So a single sigmoid is not.
-        Nothing but sums is kept of the members.
+        Outputs are taken for class probabilities by their values. Over a last axis of two entries or more
+        they must be non-negative and sum to one (to 0.01), for every example and member. On a last axis of
+        one entry, or without one, they must be in [0, 1]: that is the probability of one of two classes,
+        as of a single sigmoid. (Of a regression within [0, 1], leave the entropies aside.) Nothing but sums
+        is kept of the members.
 
         Args:
             x: See `keras.Model.predict`.
@@ -193,21 +246,23 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
         Returns:
             An `EnsembleSpread`.
         """
-        return spread.assemble(*self._predict("spread", x, batch_size, steps, verbose))
+        return spread.assemble(
+            *self._predict(self._functions.spread, x, batch_size, steps, verbose)
+        )
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, serialized."""
-        arguments = self._arguments.keywords
+        settings = self._settings
         return {
             **super().get_config(),
             "model": keras.saving.serialize_keras_object(self.model),
             "noise": [
                 [selectors.serialize("noise", selector), keras.saving.serialize_keras_object(noise)]
-                for selector, noise in arguments["noise"]
+                for selector, noise in settings.rules
             ],
             "members": self.members,
-            "variables": selectors.serialize("variables", arguments["variables"]),
-            "exclude": selectors.serialize("exclude", arguments["exclude"]),
+            "variables": selectors.serialize("variables", settings.variables),
+            "exclude": selectors.serialize("exclude", settings.exclude),
             "seed": self.seed,
         }
 
@@ -222,63 +277,6 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
         }
         return cls(**{**config, **objects})
 
-    def _member(self, number: Tensor, inputs: Any, training: bool | None) -> tuple[Any, list[Any]]:
-        """The outputs of a member, and the losses that its layers add."""
-        targets = [target for _, targets in self._assigned for target in targets]
-        values = perturb_assigned(
-            self._assigned,
-            stored_values([target.variable for target in targets]),
-            seed=tf.constant(self.seed, tf.int64),
-            step=number,
-            chip=number,
-            magnitudes=[noise.magnitudes_at(0) for noise, _ in self._assigned],
-        )
-        kwargs = {"training": bool(training)} if self._passes_training else {}
-        # Keeps losses from the model, where tensors of a loop's body are of no use after the loop.
-        with NoisyReads([], []) as scope:
-            outputs = substituted_call(self.model, targets, values, [inputs], kwargs)
-        return outputs, list(scope.losses)
-
-    def _fold(
-        self,
-        inputs: Any,
-        training: bool | None,
-        start: Callable[[Tensor], Any],
-        update: Callable[[Any, Tensor, Tensor], Any],
-    ) -> tuple[Any, list[Any], list[Tensor]]:
-        """Goes through the members.
-
-        Args:
-            inputs: The model's.
-            training: See `call`.
-            start: From an output of member 0 to a state.
-            update: From the state, an output of member m, and m + 1, to a state.
-
-        Returns:
-            The outputs of member 0, for their structure; the state of each output; and the mean of the
-            losses, if there are any.
-        """
-        # The first is not in the loop: it shows the shapes, which may depend on the inputs.
-        outputs, losses = self._member(tf.constant(0, tf.int64), inputs, training)
-        states = [start(each) for each in keras.tree.flatten(outputs)]
-
-        def step(number: Tensor, states: list[Any], total: Tensor) -> tuple[Any, ...]:
-            outputs, losses = self._member(number, inputs, training)
-            states = [
-                update(state, each, number + 1)
-                for state, each in zip(states, keras.tree.flatten(outputs), strict=True)
-            ]
-            return number + 1, states, total + _total(losses)
-
-        _, states, total = tf.while_loop(
-            lambda number, *_: number < self.members,
-            step,
-            (tf.constant(1, tf.int64), states, _total(losses)),
-            parallel_iterations=1,
-            maximum_iterations=self.members - 1,
-        )
-        return outputs, states, [total / self.members] if losses else []
-
     def _stack(self, inputs: Any) -> Any:
         """The outputs of all members, on the second axis."""
 
@@ -289,44 +287,65 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
         def update(array: Any, x: Tensor, count: Tensor) -> Any:
             return array.write(tf.cast(count - 1, tf.int32), x)
 
-        outputs, arrays, _ = self._fold(inputs, None, start, update)
+        outputs, arrays, _ = self._loop.fold(inputs, None, self._sizes(), start, update)
         stacked = [tf.experimental.numpy.swapaxes(array.stack(), 0, 1) for array in arrays]
         return keras.tree.pack_sequence_as(outputs, stacked)
 
     def _spread(self, inputs: Any) -> list[Any]:
         """What `spread.summarize` makes of each output, in the structure of the outputs."""
-        outputs, states, _ = self._fold(inputs, None, spread.start, spread.update)
+        outputs, states, _ = self._loop.fold(
+            inputs, None, self._sizes(), spread.start, spread.update
+        )
         results = [spread.summarize(state, self.members) for state in states]
         return [
             keras.tree.pack_sequence_as(outputs, list(each)) for each in zip(*results, strict=True)
         ]
 
-    def _predict(self, name: str, *arguments: Any) -> Any:
-        function = self._functions.keywords[name]
-        settings = {"run_eagerly": self.run_eagerly, "jit_compile": self.jit_compile}
-        if any(getattr(function, key) != value for key, value in settings.items()):
-            function.compile(**settings)
+    def _forget_traces(self) -> None:
+        self._loop.forget_traces()
+        self.train_function = self.test_function = None
+        for each in (self, self._functions.members, self._functions.spread):
+            each.predict_function = None
+
+    def _sizes(self) -> Tensor:
+        return tf.convert_to_tensor(self._magnitudes)
+
+    def _predict(self, function: BatchFunction, *arguments: Any) -> Any:
+        function.run_as(run_eagerly=self.run_eagerly, jit_compile=self.jit_compile)
         x, batch_size, steps, verbose = arguments
         return function.predict(x, batch_size=batch_size, steps=steps, verbose=verbose)
 
 
-class _Function(keras.Model):  # type: ignore[misc]  # Keras ships no types.
-    """A function of a batch, for the sake of `predict`."""
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """Arguments of the constructor."""
 
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        super().__init__(name="members", autocast=False)
-        self._function = function
+    rules: tuple[Rule, ...]
+    variables: Selector | None
+    exclude: Selector | None
 
-    def call(self, inputs: Any) -> Any:
-        return self._function(inputs)
+    @property
+    def noises(self) -> list[Noise]:
+        return [noise for _, noise in self.rules]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Functions:
+    """What `predict_members` and `predict_spread` predict with."""
+
+    members: BatchFunction
+    spread: BatchFunction
+
+
+def _inputs(model: Any) -> Any:
+    """The symbolic inputs of a functional or Sequential model, in their structure; else `None`."""
+    if not getattr(model, "inputs", None):
+        return None
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
 def _input_shape(model: Any) -> Any:
     """The shape of a model's inputs in their structure, or `None` if that is not known."""
-    if getattr(model, "inputs", None) and not isinstance(model, keras.Sequential):
-        return keras.tree.map_structure(lambda each: each.shape, model.input)
+    if (inputs := _inputs(model)) is not None:
+        return keras.tree.map_structure(lambda each: each.shape, inputs)
     return (model.get_build_config() or {}).get("input_shape")
-
-
-def _total(losses: Sequence[Tensor]) -> Tensor:
-    return tf.add_n([tf.constant(0.0), *(tf.cast(loss, tf.float32) for loss in losses)])
