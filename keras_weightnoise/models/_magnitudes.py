@@ -42,8 +42,11 @@ def with_magnitudes(noises: Sequence[Noise], magnitude: Any) -> list[Noise]:
 
 
 def _with_magnitudes(noise: Noise, magnitudes: Iterator[float]) -> Noise:
+    changes: list[dict[str, Any]] = [
+        {member.magnitude_name: next(magnitudes)} for member in noise.members
+    ]
     members = [
-        dataclasses.replace(member, **{member.magnitude_name: next(magnitudes)})
-        for member in noise.members
+        dataclasses.replace(member, **change)
+        for member, change in zip(noise.members, changes, strict=True)
     ]
     return Compose(members) if isinstance(noise, Compose) else members[0]
