@@ -1,26 +1,30 @@
 """Models built again, with other layers in the place of some."""
 
 import contextlib
-import functools
 import inspect
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 
 from keras_weightnoise._weights import reachable
 from keras_weightnoise._weights.reachable import Layer, Variable
-from keras_weightnoise.layers.gaussian_weight_noise import GaussianWeightNoise
 
 Config = dict[str, Any]
 
 
+Replace = Callable[[Layer, Callable[[Layer], Layer]], Layer]
+
+
 def rebuild(
     model: Any,
-    replace: Callable[[Layer, Callable[[Layer], Layer]], Layer],
+    replace: Replace = lambda layer, copy: copy(layer),
+    *,
+    instead: str,
     edit: Callable[[Config], Config] = lambda config: config,
+    variables: Callable[[Layer], list[Variable]] = lambda layer: list(layer.variables),
 ) -> Any:
     """A model with the same graph and weights, not compiled, and with other layers in it.
 
@@ -28,50 +32,94 @@ def rebuild(
         model: A built functional or Sequential model: see `is_graph`.
         replace: Called as `replace(layer, copy)` once for each layer in the graph of `model` and of the
             models nested in it. Returns the layer to put in its place; `copy(layer)` is a copy, to
-            return or to build upon.
+            return or to build upon. Defaults to `copy(layer)`.
+        instead: What to do where the model cannot be rebuilt, for the error.
         edit: Called with the config of each layer that is copied. Returns the config of the copy.
+        variables: Called with a layer or model, old or new. Returns the variables that both have.
 
     Returns:
         A model that shares nothing with `model`.
 
     Raises:
-        ValueError: If variables of the copy do not correspond to those of the model.
+        ValueError: If Keras cannot make a layer or model from its configuration, or if variables of the
+            copy do not correspond to those of the model.
     """
-    leaves: list[tuple[Layer, Layer]] = []
-
-    # What is in several places is one layer in the copy, too.
-    @functools.cache
-    def place(layer: Layer) -> Layer:
-        return replace(layer, copy)
-
-    @functools.cache
-    def copy(layer: Layer) -> Layer:
-        if is_graph(layer):
-            return _copy_graph(layer, place)
-        new = _copy_leaf(layer, edit)
-        if isinstance(layer, keras.Layer):  # And not an operation, as `keras.ops` puts into graphs.
-            leaves.append((layer, new))
-        return new
-
-    new = copy(model)
-    shapes = [[tuple(v.shape) for v in plain_variables(each)] for each in (new, model)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            f"Model {model.name!r} cannot be rebuilt: from their configurations, its layers get "
-            f"variables of the shapes {shapes[0]} in place of {shapes[1]}. Expected layers that do not "
-            "create others, or hold variables in common, in ways that `get_config` does not tell."
-        )
-    for old, new_layer in leaves:
-        copy_state(old, new_layer)
+    copier = _Copier(replace, edit)
+    try:
+        new = copier.copy(model)
+        check_shapes(variables(model), variables(new))
+        for old, new_layer in copier.leaves:
+            copy_state(old, new_layer, variables)
+    except Exception as error:
+        raise refusal(model, str(error), instead) from error
     return new
 
 
+def refusal(model: Any, reason: str, instead: str) -> ValueError:
+    """The error about a model that cannot be rebuilt, and what to do instead."""
+    return ValueError(
+        f"Model {model.name!r} cannot be rebuilt: Keras does not make the same one from its configuration. "
+        f"Expected a functional or Sequential model, of a class whose constructor takes what theirs does. "
+        f"{instead} Received: model={model} (of type {type(model).__name__}): {reason}"
+    )
+
+
+class _Copier:
+    """Copies of layers. What is in several places is one layer in the copy, too.
+
+    Attributes:
+        leaves: Pairs of a layer and its copy, of layers that are no graphs themselves.
+    """
+
+    def __init__(self, replace: Replace, edit: Callable[[Config], Config]) -> None:
+        self.leaves: list[tuple[Layer, Layer]] = []
+        self._replace = replace
+        self._edit = edit
+        self._placed: dict[int, Layer] = {}
+        self._copies: dict[int, Layer] = {}
+
+    def place(self, layer: Layer) -> Layer:
+        """What comes in the place of a layer."""
+        if id(layer) not in self._placed:
+            self._placed[id(layer)] = self._replace(layer, self.copy)
+        return self._placed[id(layer)]
+
+    def copy(self, layer: Layer) -> Layer:
+        """The copy of a layer, or of a model with other layers in it."""
+        if id(layer) not in self._copies:
+            graph = is_graph(layer)
+            new = _copy_graph(layer, self.place) if graph else _copy_leaf(layer, self._edit)
+            self._copies[id(layer)] = new
+            # And not an operation, as `keras.ops` puts into graphs.
+            if not graph and isinstance(layer, keras.Layer):
+                self.leaves.append((layer, new))
+        return self._copies[id(layer)]
+
+
+def check_shapes(old: Sequence[Variable], new: Sequence[Variable]) -> None:
+    """Raises unless variables correspond to those of the model that they are made after."""
+    shapes = [[tuple(v.shape) for v in variables] for variables in (new, old)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"From their configurations, its layers get variables of the shapes {shapes[0]} in place of "
+            f"{shapes[1]}. Expected layers that do not create others, or hold variables in common, in ways "
+            "that `get_config` does not tell."
+        )
+
+
 def compile_like(model: Any, new: Any) -> None:
-    """Compiles a copy as its model is, if it is. The optimizer begins anew."""
-    if model.compiled:
-        with silent_about_lambdas():
-            config = model.get_compile_config()
-        new.compile_from_config(config)
+    """Compiles a copy as its model is, if it is, or warns. The optimizer begins anew."""
+    if not getattr(model, "compiled", False):  # A layer is not.
+        return
+    try:
+        with with_code_of(model.metrics, model.loss), silent_about_lambdas():
+            new.compile_from_config(model.get_compile_config())
+    except Exception as error:
+        warnings.warn(
+            f"The copy of model {model.name!r} is not compiled: what the original was compiled with "
+            f"cannot be made from its configuration. Compile it. ({error})",
+            stacklevel=3,
+        )
 
 
 def is_graph(layer: Layer) -> bool:
@@ -82,16 +130,6 @@ def is_graph(layer: Layer) -> bool:
         return isinstance(layer, keras.Sequential) or "input_layers" in _config(layer)
     except NotImplementedError:  # Its constructor has arguments that Keras cannot write down.
         return False
-
-
-def plain_variables(layer: Layer) -> list[Variable]:
-    """The variables of a layer without those that `GaussianWeightNoise` adds, its seeds."""
-    seeds = {
-        id(each.seed_generator.state)
-        for each in reachable.sublayers(layer)
-        if isinstance(each, GaussianWeightNoise)
-    }
-    return [variable for variable in layer.variables if id(variable) not in seeds]
 
 
 def _copy_graph(model: Any, place: Callable[[Layer], Layer]) -> Any:
@@ -130,7 +168,7 @@ def _copy_graph(model: Any, place: Callable[[Layer], Layer]) -> Any:
 
 def _copy_leaf(layer: Layer, edit: Callable[[Config], Config]) -> Layer:
     config = edit(_config(layer))
-    with known(layer):
+    with with_code_of(layer):
         if not isinstance(layer, keras.layers.Lambda):
             return type(layer).from_config(config)
         new = type(layer).from_config(config, safe_mode=False)
@@ -140,7 +178,7 @@ def _copy_leaf(layer: Layer, edit: Callable[[Config], Config]) -> Layer:
 
 
 @contextlib.contextmanager
-def known(*objects: Any) -> Iterator[None]:
+def with_code_of(*objects: Any) -> Iterator[None]:
     """Within it, Keras finds the classes and functions that these are made of, registered or not.
 
     Raises:
@@ -207,9 +245,13 @@ def _uncompiled(model: Any) -> Iterator[None]:
         model.compiled = compiled
 
 
-def copy_state(old: Layer, new: Layer) -> None:
+def copy_state(
+    old: Layer,
+    new: Layer,
+    variables: Callable[[Layer], list[Variable]] = lambda layer: list(layer.variables),
+) -> None:
     """Copies all that a layer has beyond its configuration."""
-    for source, target in zip(plain_variables(old), plain_variables(new), strict=True):
+    for source, target in zip(variables(old), variables(new), strict=True):
         target.assign(source)
         if target.trainable != source.trainable:
             target.trainable = source.trainable

@@ -8,15 +8,23 @@ import keras
 import numpy as np
 
 from keras_weightnoise._checks import check_model
-from keras_weightnoise._weights.reachable import Layer
+from keras_weightnoise._weights import reachable
+from keras_weightnoise._weights.reachable import Layer, Variable
 from keras_weightnoise._weights.selectors import Selector, check_selectors
 from keras_weightnoise.layers._estimators import Estimator
 from keras_weightnoise.layers.gaussian_weight_noise import GaussianWeightNoise
 from keras_weightnoise.models._layer_selection import chains, choose, is_noisy
-from keras_weightnoise.models._rebuilding import compile_like, is_graph, rebuild
+from keras_weightnoise.models._rebuilding import compile_like, is_graph, rebuild, refusal
 from keras_weightnoise.noises import Scale
 
 _REGISTERED_NAME = "keras_weightnoise>GaussianWeightNoise"
+_FUNCTIONAL = (
+    "if it was made from inputs and outputs, pass `keras.Model(model.input, model.output)`."
+)
+_INSTEAD_OF_ADDING = f"Train it with `WeightNoiseCallback`; or, {_FUNCTIONAL}"
+_INSTEAD_OF_STRIPPING = (
+    f"Take the wrappers out of its code, and load the weights; or, {_FUNCTIONAL}"
+)
 
 
 def add_weight_noise(
@@ -63,12 +71,13 @@ def add_weight_noise(
         **others: None. `layers` is refused with what to give in its place.
 
     Returns:
-        A model of the class of `model`, compiled as it is, with an optimizer that begins anew.
+        A model of the class of `model`, compiled as it is, with an optimizer that begins anew. (If what
+        `compile` was given cannot be made again, it is not compiled, with a warning.)
 
     Raises:
         ValueError: If the model is not built, or is neither functional nor Sequential; if a selector
             matches nothing; if a layer that is selected cannot be wrapped (the message says which); if a
-            layer or what `compile` was given cannot be made again from its configuration. Layers whose
+            layer cannot be made again from its configuration. Layers whose
             reads are hidden, as in a `tf.function` of their own, are found only in training, which then
             raises and names them: leave them out with `exclude`.
         TypeError: If an argument is of another type.
@@ -92,7 +101,7 @@ def add_weight_noise(
         raise TypeError(
             f"`add_weight_noise` has no argument `{name}`.{advice} Received: {name}={value!r}"
         )
-    _check_graph(model, "add_weight_noise", "Train it with `WeightNoiseCallback`")
+    _check_graph(model, _INSTEAD_OF_ADDING)
     check_selectors(variables=variables, exclude=exclude)
     arguments: dict[str, Any] = {
         "stddev": stddev,
@@ -116,7 +125,7 @@ def add_weight_noise(
             trainable=layer.trainable,
         )
 
-    new = rebuild(model, replace)
+    new = rebuild(model, replace, instead=_INSTEAD_OF_ADDING, variables=_without_seeds)
     compile_like(model, new)
     return new
 
@@ -137,21 +146,20 @@ def strip_weight_noise(model: Any) -> Any:
         model: A built functional or Sequential model, compiled or not.
 
     Returns:
-        A model of the class of `model`, compiled as it is, with an optimizer that begins anew.
+        A model of the class of `model`, compiled as it is, with an optimizer that begins anew. (If what
+        `compile` was given cannot be made again, it is not compiled, with a warning.)
 
     Raises:
         ValueError: If there is nothing to strip; if the model is not built, or is neither functional nor
             Sequential; if a wrapper cannot be taken off, because a layer makes it by itself; if a layer
-            or what `compile` was given cannot be made again from its configuration.
+            cannot be made again from its configuration.
         TypeError: If `model` is no model.
 
     Example:
 
     See `add_weight_noise`.
     """
-    _check_graph(
-        model, "strip_weight_noise", "Take the wrappers out of its code, and load the weights"
-    )
+    _check_graph(model, _INSTEAD_OF_STRIPPING)
     if not is_noisy(model):
         raise ValueError(
             f"Model {model.name!r} has nothing to strip. Expected a `GaussianWeightNoise` in it."
@@ -168,7 +176,9 @@ def strip_weight_noise(model: Any) -> Any:
             new.name = layer.name
         return new
 
-    new = rebuild(model, replace, _strip)
+    new = rebuild(
+        model, replace, instead=_INSTEAD_OF_STRIPPING, edit=_strip, variables=_without_seeds
+    )
     compile_like(model, new)
     for layer, *_ in chains(new):
         if is_noisy(layer):
@@ -191,19 +201,24 @@ def _strip(config: Any) -> Any:
     return config
 
 
-def _check_graph(model: Any, function: str, otherwise: str) -> None:
+def _without_seeds(layer: Layer) -> list[Variable]:
+    """The variables of a layer without those that `GaussianWeightNoise` adds, its seeds."""
+    seeds = {
+        id(each.seed_generator.state)
+        for each in reachable.sublayers(layer)
+        if isinstance(each, GaussianWeightNoise)
+    }
+    return [variable for variable in layer.variables if id(variable) not in seeds]
+
+
+def _check_graph(model: Any, instead: str) -> None:
     check_model(model)
     if isinstance(model, keras.Sequential) and not model.built:
         raise ValueError(
             f"Model {model.name!r} is not built. Expected a built model: call it once on a batch."
         )
     if not is_graph(model):
-        raise ValueError(
-            f"`{function}` cannot rebuild {model.name!r}: Keras knows no graph of its layers. Expected a "
-            f"functional or Sequential model. {otherwise}; or, if it was made from inputs and outputs, "
-            "pass `keras.Model(model.input, model.output)`. "
-            f"Received: model={model} (of type {type(model).__name__})"
-        )
+        raise refusal(model, "Keras knows no graph of its layers.", instead)
 
 
 def _seed_of(seed: int, place: int) -> int:

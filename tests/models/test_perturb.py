@@ -218,7 +218,7 @@ def test_functions_of_one_name_are_not_mixed_up():
     np.testing.assert_array_equal(perturb_weights(model, 0.0)(X), model(X))
     # One layer with both: Keras looks them up by name, and cannot tell them apart.
     parts[0].other = scaled(2)
-    with pytest.raises(ValueError, match=r"(?s)cannot be copied.*have the name 'activation'"):
+    with pytest.raises(ValueError, match=r"(?s)cannot be rebuilt.*have the name 'activation'"):
         perturb_weights(model, 0.0)
 
 
@@ -251,7 +251,7 @@ def test_what_cannot_be_copied_says_so_and_is_perturbed_in_place():
     model = Subclass(2)
     model(X)
     before = values(model)
-    with pytest.raises(ValueError, match=r"cannot be copied.*`inplace=True`.*Received: model="):
+    with pytest.raises(ValueError, match=r"cannot be rebuilt.*`inplace=True`.*Received: model="):
         perturb_weights(model, 0.1)
     assert same(values(model), before)
     perturb_weights(model, 0.1, inplace=True)
