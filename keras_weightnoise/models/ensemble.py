@@ -187,16 +187,14 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
         if inputs is None:
             return super().export(filepath, *args, **kwargs)
         # Of subclasses Keras exports the shapes alone.
-        return keras.Model(inputs, self(inputs)).export(filepath, *args, **kwargs)
+        return keras.Model(inputs, _Mean(self)(inputs)).export(filepath, *args, **kwargs)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """The mean over members."""
-        outputs, means, losses = self._loop.fold(
-            inputs, training, self._sizes(), spread.widen, spread.update_mean
-        )
+        mean, losses = self._mean(inputs, training)
         for loss in losses:
             self.add_loss(loss)
-        return keras.tree.pack_sequence_as(outputs, means)
+        return mean
 
     def predict_members(
         self,
@@ -277,6 +275,13 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
         }
         return cls(**{**config, **objects})
 
+    def _mean(self, inputs: Any, training: bool | None) -> tuple[Any, list[Tensor]]:
+        """The mean over members, and the losses that layers add."""
+        outputs, means, losses = self._loop.fold(
+            inputs, training, self._sizes(), spread.widen, spread.update_mean
+        )
+        return keras.tree.pack_sequence_as(outputs, means), losses
+
     def _stack(self, inputs: Any) -> Any:
         """The outputs of all members, on the second axis."""
 
@@ -314,6 +319,20 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
         function.run_as(run_eagerly=self.run_eagerly, jit_compile=self.jit_compile)
         x, batch_size, steps, verbose = arguments
         return function.predict(x, batch_size=batch_size, steps=steps, verbose=verbose)
+
+
+class _Mean(keras.layers.Layer):  # type: ignore[misc]
+    """What an ensemble computes, as a layer. A model in a model, Keras would trace with inputs of floats."""
+
+    def __init__(self, ensemble: WeightNoiseEnsemble) -> None:
+        super().__init__(autocast=False)
+        # Of these, TensorFlow exports the variables.
+        self.model = ensemble.model
+        self._magnitudes = ensemble._magnitudes
+        self._function = ensemble._mean
+
+    def call(self, inputs: Any) -> Any:
+        return self._function(inputs, None)[0]
 
 
 @dataclasses.dataclass(frozen=True)

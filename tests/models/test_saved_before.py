@@ -24,7 +24,7 @@ def saved():
             yield path
 
 
-@pytest.mark.parametrize("path", saved(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", list(saved()), ids=lambda path: path.stem)
 def test_files_from_before_the_modules_moved(path):
     """An ensemble, wrappers and a constraint; and a noise with a ramp, as its configuration."""
     record = json.loads(path.with_suffix(".json").read_text())
@@ -42,4 +42,4 @@ def test_files_from_before_the_modules_moved(path):
 
 
 def test_there_is_a_file_for_each_version():
-    assert saved()
+    assert list(saved())
