@@ -147,22 +147,26 @@ class Members:
         self, number: Tensor, noisy: Tensor, magnitudes: Tensor, inputs: Any, training: bool
     ) -> tuple[Any, list[Tensor]]:
         """The outputs of a member, or if not `noisy` of the model, and the losses that its layers add."""
-        left = iter(tf.unstack(magnitudes))
-        values = perturb_assigned(
-            self.assigned,
-            stored_values([target.variable for target in self._targets]),
-            seed=tf.constant(self._seed, tf.int64),
-            step=number,
-            chip=number,
-            magnitudes=[[next(left) for _ in noise.members] for noise, _ in self.assigned],
-            enabled=[noisy for _ in self.assigned],
-        )
+        clean = stored_values([target.variable for target in self._targets])
+        # Not by a magnitude of 0, at which some noises are at work.
+        values = tf.cond(noisy, lambda: self._perturb(clean, number, magnitudes), lambda: clean)
         kwargs = {"training": training} if self._passes_training else {}
         # Keeps losses from the model, where tensors of a loop's body are of no use after the loop.
         with _Assignments() as scope:
             outputs = substituted_call(self._model, self._targets, values, [inputs], kwargs)
         self._assigned_ids[training] |= scope.assigned
         return outputs, list(scope.losses)
+
+    def _perturb(self, clean: Sequence[Tensor], number: Tensor, magnitudes: Tensor) -> list[Tensor]:
+        left = iter(tf.unstack(magnitudes))
+        return perturb_assigned(  # type: ignore[no-any-return]
+            self.assigned,
+            clean,
+            seed=tf.constant(self._seed, tf.int64),
+            step=number,
+            chip=number,
+            magnitudes=[[next(left) for _ in noise.members] for noise, _ in self.assigned],
+        )
 
     def _changeable(self, training: bool, *, traced: bool) -> list[Variable]:
         """The variables that a call may change, as far as is known before it."""
