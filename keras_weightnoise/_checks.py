@@ -18,6 +18,8 @@ def check_model(model: object, kind: type = keras.Model) -> None:
         expected = (
             "a `keras.Model`" if kind is keras.Model else "a `keras.Model` or a `keras.Layer`"
         )
+        if isinstance(model, type):
+            expected += ", not a class"
         raise TypeError(
             f"Invalid `model`. Expected {expected}. "
             f"Received: model={model} (of type {type(model).__name__})"

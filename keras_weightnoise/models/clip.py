@@ -6,7 +6,7 @@ import keras
 
 from keras_weightnoise._checks import check_model, check_variables
 from keras_weightnoise._weights import selection, selectors
-from keras_weightnoise._weights.reachable import Variable
+from keras_weightnoise._weights.reachable import Variable, path
 from keras_weightnoise._weights.selection import Target
 from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise._weights.skipped import warn_of_skipped
@@ -20,7 +20,7 @@ def clip_weights(
     *,
     variables: Selector | None = "kernels",
     exclude: Selector | None = None,
-) -> list[Variable]:
+) -> "ClippedWeights":
     """Clips weights of an existing model, at once and after each update: `|w| <= k std(w)`.
 
     Use it before noise-aware fine-tuning of a trained model. It sets `variable.constraint` of the
@@ -43,7 +43,7 @@ def clip_weights(
         exclude: Which of these not, in the same terms. Defaults to `None`.
 
     Returns:
-        The `keras.Variable`s that are clipped now.
+        A list of the `keras.Variable`s that are clipped now, which prints as their paths and shapes.
 
     Raises:
         ValueError: If the model is not built; if a selector matches nothing; if a selected variable has
@@ -56,8 +56,8 @@ def clip_weights(
     >>> from keras_weightnoise import clip_weights
     >>> layers = [keras.Input((8,)), keras.layers.Dense(8, name="head")]
     >>> model = keras.Sequential(layers, name="model")
-    >>> [each.path for each in clip_weights(model, 2.0)]
-    ['model/head/kernel']
+    >>> clip_weights(model, 2.0)
+    [model/head/kernel (8, 8)]
     >>> model.layers[0].get_config()["kernel_constraint"]["config"]
     {'k': 2.0}
 
@@ -90,7 +90,14 @@ def clip_weights(
         for variable, value in zip(selected, before, strict=True):
             variable.assign(value)
         raise
-    return selected
+    return ClippedWeights(selected)
+
+
+class ClippedWeights(list[Variable]):
+    """A list of variables that prints without their values."""
+
+    def __repr__(self) -> str:
+        return "[" + ", ".join(f"{path(each)} {tuple(each.shape)}" for each in self) + "]"
 
 
 def _constrain(target: Target, constraint: ClipToStddev) -> None:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_weightnoise._checks import check_count
+from keras_weightnoise._checks import check_count, is_number
 from keras_weightnoise._random import seeds
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights import selectors
@@ -133,7 +133,9 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
         self._loop = Members(model, perturbed.assigned, self.members, seed)
         self._functions = _Functions(BatchFunction(self._stack), BatchFunction(self._spread))
         # No weight, but a variable of the graph: another number needs no other graph.
-        numbers = magnitudes_of(self._settings.noises)
+        numbers = [
+            each if is_number(each) else 0.0 for each in magnitudes_of(self._settings.noises)
+        ]
         self._magnitudes = tf.Variable(numbers, trainable=False, dtype=tf.float32)
         # So that it can be saved, summarised and exported as its model can.
         if (shape := _input_shape(model)) is not None:
@@ -152,7 +154,8 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
         self._settings = dataclasses.replace(
             self._settings, rules=tuple(zip(chosen, new, strict=True))
         )
-        if not self._loop.replace_noises(new):
+        all_numbers = all(is_number(each) for each in magnitudes_of(noises))
+        if not (self._loop.replace_noises(new) and all_numbers):
             self._forget_traces()
         self._magnitudes.assign(magnitudes_of(new))
 
@@ -275,6 +278,14 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
         }
         return cls(**{**config, **objects})
 
+    def __repr__(self) -> str:
+        noises = self._settings.noises
+        shown = noises[0] if len(noises) == 1 else noises
+        return (
+            f"<WeightNoiseEnsemble of {self.model.name!r}, noise={shown}, members={self.members}, "
+            f"seed={self.seed}>"
+        )
+
     def _mean(self, inputs: Any, training: bool | None) -> tuple[Any, list[Tensor]]:
         """The mean over members, and the losses that layers add."""
         outputs, means, losses = self._loop.fold(
@@ -313,7 +324,16 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
             each.predict_function = None
 
     def _sizes(self) -> Tensor:
-        return tf.convert_to_tensor(self._magnitudes)
+        """A vector of all magnitudes: the numbers that can be set, and variables as they are now."""
+        numbers = tf.unstack(self._magnitudes)
+        now = [each for noise in self._settings.noises for each in noise.magnitudes_at(0)]
+        kinds = magnitudes_of(self._settings.noises)
+        return tf.stack(
+            [
+                number if is_number(kind) else each
+                for number, each, kind in zip(numbers, now, kinds, strict=True)
+            ]
+        )
 
     def _predict(self, function: BatchFunction, *arguments: Any) -> Any:
         function.run_as(run_eagerly=self.run_eagerly, jit_compile=self.jit_compile)

@@ -162,6 +162,11 @@ class PerturbedWeights(BorrowedWeights):
         exclude: Selector | None = None,
         seed: int | None = None,
     ) -> None:
+        if isinstance(noise, keras.Layer) and not isinstance(model, keras.Layer):
+            raise TypeError(
+                "Invalid `model`. Expected the model first, then the noise. "
+                f"Received: model={model}, noise={noise}"
+            )
         check_model(model, keras.Layer)
         rules = get_rules(noise)
         for member in (member for _, each in rules for member in each.members):
@@ -196,6 +201,11 @@ class PerturbedWeights(BorrowedWeights):
             self._restore()
             raise
         return self
+
+    def __repr__(self) -> str:
+        noises = [noise for noise, _ in self.assigned]
+        shown = noises[0] if len(noises) == 1 else noises
+        return f"<perturbed_weights of {self._model.name!r}, noise={shown}, seed={self._seed}>"
 
     def redraw(self) -> None:
         """Replaces the noise by the next draw."""

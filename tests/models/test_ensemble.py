@@ -580,6 +580,18 @@ def test_the_magnitude_can_be_set(tmp_path, noise, magnitude, other, expected):
     close([predicted(ensemble), ensemble.predict_members(X), ensemble.predict_spread(X)], before)
 
 
+def test_a_variable_as_magnitude():
+    model = mlp()
+    scale = tf.Variable(0.1)
+    ensemble = WeightNoiseEnsemble(model, noises.Gaussian(scale), 3)
+    for value in (0.1, 0.4):
+        scale.assign(value)
+        expected = predicted(WeightNoiseEnsemble(model, value, 3))
+        close(predicted(ensemble), expected)
+    ensemble.magnitude = 0.1
+    close(predicted(ensemble), predicted(WeightNoiseEnsemble(model, 0.1, 3)))
+
+
 def test_a_magnitude_that_decides_what_is_drawn():
     """Where all weights are quantized, nothing is drawn; where some are, it is."""
     model = mlp()

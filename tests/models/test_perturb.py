@@ -8,7 +8,14 @@ import pytest
 import tensorflow as tf
 from fits import strategy
 
-from keras_weightnoise import noises, perturb_weights, perturbed_weights, schedules
+from keras_weightnoise import (
+    WeightNoiseEnsemble,
+    clip_weights,
+    noises,
+    perturb_weights,
+    perturbed_weights,
+    schedules,
+)
 from keras_weightnoise._weights import reachable, selection
 from keras_weightnoise._weights.perturbation import perturb
 from keras_weightnoise._weights.state import state_variables
@@ -543,6 +550,23 @@ def test_no_model_and_a_model_that_is_not_built(function):
         function(keras.Sequential([L.Dense(2)]), 0.1)
     with pytest.raises(TypeError, match="Invalid `inplace`"):
         perturb_weights(network(), 0.1, inplace="yes")
+
+
+@pytest.mark.parametrize("function", [perturb_weights, perturbed_weights, WeightNoiseEnsemble])
+def test_arguments_in_the_wrong_order_and_classes(function):
+    with pytest.raises(TypeError, match=r"Expected the model first, then the noise.*model=0\.1"):
+        function(0.1, network(compiled=False))
+    with pytest.raises(TypeError, match=r"Invalid `model`.*not a class.*Received: model=<class"):
+        function(Subclass, 0.1)
+
+
+def test_what_is_printed():
+    model = keras.Sequential([keras.Input((4,)), L.Dense(2, name="head")], name="net")
+    for make in (perturbed_weights, WeightNoiseEnsemble):
+        shown = repr(make(model, noises.Uniform(0.2), seed=3))
+        assert f"of 'net', noise={noises.Uniform(0.2)}," in shown
+        assert "seed=3" in shown
+    assert repr(clip_weights(model)) == "[net/head/kernel (4, 2)]"
 
 
 @pytest.mark.slow
