@@ -16,6 +16,7 @@ from keras_weightnoise._weights.rules import Rule, get_rules
 from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise.models import _spread as spread
 from keras_weightnoise.models._batch_function import BatchFunction
+from keras_weightnoise.models._inputs import MeanLayer, input_shape, symbolic_inputs
 from keras_weightnoise.models._magnitudes import magnitudes_of, with_magnitudes
 from keras_weightnoise.models._members import Members
 from keras_weightnoise.models._spread import EnsembleSpread
@@ -138,7 +139,7 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
         ]
         self._magnitudes = tf.Variable(numbers, trainable=False, dtype=tf.float32)
         # So that it can be saved, summarised and exported as its model can.
-        if (shape := _input_shape(model)) is not None:
+        if (shape := input_shape(model)) is not None:
             self.build(shape)
 
     @property
@@ -186,11 +187,13 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
 
     def export(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
         """See `keras.Model.export`. Inputs have the names, dtypes and shapes that the model's have."""
-        inputs = _inputs(self.model)
+        inputs = symbolic_inputs(self.model)
         if inputs is None:
             return super().export(filepath, *args, **kwargs)
         # Of subclasses Keras exports the shapes alone.
-        return keras.Model(inputs, _Mean(self)(inputs)).export(filepath, *args, **kwargs)
+        return keras.Model(
+            inputs, MeanLayer(self.model, self._magnitudes, self._mean)(inputs)
+        ).export(filepath, *args, **kwargs)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """The mean over members."""
@@ -341,20 +344,6 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
         return function.predict(x, batch_size=batch_size, steps=steps, verbose=verbose)
 
 
-class _Mean(keras.layers.Layer):  # type: ignore[misc]
-    """What an ensemble computes, as a layer. A model in a model, Keras would trace with inputs of floats."""
-
-    def __init__(self, ensemble: WeightNoiseEnsemble) -> None:
-        super().__init__(autocast=False)
-        # Of these, TensorFlow exports the variables.
-        self.model = ensemble.model
-        self._magnitudes = ensemble._magnitudes
-        self._function = ensemble._mean
-
-    def call(self, inputs: Any) -> Any:
-        return self._function(inputs, None)[0]
-
-
 @dataclasses.dataclass(frozen=True)
 class _Settings:
     """Arguments of the constructor."""
@@ -374,17 +363,3 @@ class _Functions:
 
     members: BatchFunction
     spread: BatchFunction
-
-
-def _inputs(model: Any) -> Any:
-    """The symbolic inputs of a functional or Sequential model, in their structure; else `None`."""
-    if not getattr(model, "inputs", None):
-        return None
-    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-
-
-def _input_shape(model: Any) -> Any:
-    """The shape of a model's inputs in their structure, or `None` if that is not known."""
-    if (inputs := _inputs(model)) is not None:
-        return keras.tree.map_structure(lambda each: each.shape, inputs)
-    return (model.get_build_config() or {}).get("input_shape")
