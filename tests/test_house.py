@@ -16,7 +16,7 @@ LEVEL = {room: level for level, row in enumerate(house.ROOMS) for room in row}
 LONG_MODULES = {
     "callbacks/weight_noise.py": 344,
     "layers/variational_weight_noise.py": 320,
-    "models/ensemble.py": 332,
+    "models/ensemble.py": 365,
     "priors.py": 308,
 }
 LONG_FUNCTIONS = {

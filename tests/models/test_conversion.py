@@ -587,7 +587,9 @@ def test_models_that_cannot_be_rebuilt(function):
     with pytest.raises(ValueError, match=r"cannot be rebuilt.*`inplace=True`.*Received: model="):
         perturb_weights(accumulating(), 0.1)
     with pytest.raises(ValueError, match=r"'outer' cannot be rebuilt.*Received: model="):
-        function(keras.Sequential([keras.Input((4,)), accumulating()], name="outer"))
+        function(
+            keras.Sequential([keras.Input((4,)), accumulating(), layers.Dense(2)], name="outer")
+        )
 
 
 class Opaque(keras.Model):
