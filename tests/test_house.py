@@ -20,10 +20,6 @@ LONG_MODULES = {
     "priors.py": 308,
 }
 LONG_FUNCTIONS = {
-    "analysis/loss_landscape.py: loss_landscape": 60,
-    "analysis/noise_tolerance.py: noise_tolerance": 71,
-    "analysis/robustness.py: robustness_sweep": 45,
-    "analysis/robustness_result.py: plot": 41,
     "layers/_weight_noise_wrapper.py: __init__": 42,
 }
 

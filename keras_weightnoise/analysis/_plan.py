@@ -127,3 +127,11 @@ def check_magnitudes(magnitudes: Any) -> list[Any]:
             f"Received: magnitudes={magnitudes!r}"
         )
     return sorted(set(values))
+
+
+def by_kind(points: Sequence[Point]) -> list[list[Point]]:
+    """The points in groups of one kind, for each of which one graph draws."""
+    groups: dict[Any, list[Point]] = {}
+    for point in points:
+        groups.setdefault(kind_of(point.noise), []).append(point)
+    return list(groups.values())

@@ -122,12 +122,25 @@ def loss_landscape(
     )
     half = np.linspace(0.0, float(span), points // 2 + 1)
     axis = np.concatenate([-half[:0:-1], half])
-    shape = (points,) * len(vectors)
     progress = Progress(points ** len(vectors) - 1, verbose)
+    return _measure(model, evaluator, moved, vectors, axis, progress, settings)
+
+
+def _measure(
+    model: Any,
+    evaluator: Evaluator,
+    moved: list[Any],
+    vectors: Sequence[Direction],
+    axis: Any,
+    progress: Progress,
+    settings: dict[str, Any],
+) -> LandscapeResult:
+    """Evaluates a model at each place of the grid that `axis` spans along `vectors`."""
+    shape = (len(axis),) * len(vectors)
     clean = evaluator.clean()
     values = {metric: np.full(shape, np.nan) for metric in clean}
     done: list[tuple[int, ...]] = []
-    with keep_at_interrupt(done), BorrowedWeights(model, moved) as weights:
+    with keep_at_interrupt(done, stacklevel=5), BorrowedWeights(model, moved) as weights:
         grid = _Grid(weights.clean, vectors)
         progress.start()
         for place in _outwards(shape):
@@ -145,7 +158,7 @@ def loss_landscape(
         clean=clean,
         coordinates=axis,
         values=values,
-        complete=len(done) == points ** len(vectors),
+        complete=len(done) == len(axis) ** len(vectors),
         settings=settings,
     )
 

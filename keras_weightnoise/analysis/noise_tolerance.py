@@ -3,13 +3,14 @@
 import functools
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from keras_weightnoise._checks import check_count, is_number
 from keras_weightnoise._weights.selectors import Selector
+from keras_weightnoise.analysis._bisection import Bisection
 from keras_weightnoise.analysis._evaluation import (
     Evaluator,
     Progress,
@@ -126,37 +127,43 @@ def noise_tolerance(
         PerturbedWeights, model, variables=variables, exclude=exclude, seed=seed
     )
     measured = _Measured(evaluator, noise, float(high), make, numbers, progress)
+    search = Bisection(drop, high, bisections, within)
     settings = describe(
         model,
         measured.variables,
         noise=[measured.label],
         seed=seed,
-        high=float(high),
-        bisections=bisections,
-        within=float(within),
+        **search.settings,
         recalibrated=recalibrate is not None,
     )
-    clean = evaluator.clean()
+    return _find(search, measured, evaluator.clean(), metric, mode, settings)
+
+
+def _find(
+    search: Bisection,
+    measured: "_Measured",
+    clean: dict[str, float],
+    metric: str | None,
+    mode: Mode,
+    settings: dict[str, Any],
+) -> ToleranceResult:
+    """Evaluates one magnitude after the other, until the search ends."""
     metric = choose_metric(clean, metric)
     higher = {name: prefers_high(name) for name in clean}
     if mode != "auto":
         higher[metric] = mode == "max"
     sign = -1.0 if higher[metric] else 1.0
-    costs: dict[float, float] = {}
     complete = False
-    with keep_at_interrupt(measured.rows):
-        while len(costs) <= bisections:
-            _, magnitude = _bisect(costs, drop, float(high), within)
-            if magnitude is None:
-                break
-            costs[magnitude] = sign * (measured.mean(metric, magnitude) - clean[metric])
+    with keep_at_interrupt(measured.rows, stacklevel=5):
+        while (magnitude := search.next()) is not None:
+            search.costs[magnitude] = sign * (measured.mean(metric, magnitude) - clean[metric])
         complete = True
-        progress.finish()
-    largest, _ = _bisect(costs, drop, float(high), within)
-    if largest == high:
+        measured.progress.finish()
+    if search.largest == search.high:
         warnings.warn(
-            f"The model bears all that was tried. Expected `high` above what it bears. Received: high={high}",
-            stacklevel=2,
+            "The model bears all that was tried. Expected `high` above what it bears. "
+            f"Received: high={search.high}",
+            stacklevel=3,
         )
     return ToleranceResult(
         clean=clean,
@@ -165,8 +172,8 @@ def noise_tolerance(
         higher_is_better=higher,
         settings=settings,
         metric=metric,
-        drop=float(drop),
-        magnitude=largest,
+        drop=float(search.drop),
+        magnitude=search.largest,
     )
 
 
@@ -177,6 +184,7 @@ class _Measured:
         label: What the noise is called.
         variables: The variables that it perturbs.
         rows: Every evaluation so far.
+        progress: The bar that counts them.
     """
 
     def __init__(
@@ -198,7 +206,7 @@ class _Measured:
         self._noise = noise
         self._make = make
         self._draws = draws
-        self._progress = progress
+        self.progress = progress
 
     def mean(self, metric: str, magnitude: float) -> float:
         """The mean of a metric over the draws at a magnitude."""
@@ -208,41 +216,15 @@ class _Measured:
             self._perturbed[kind] = self._make(noise)
         values: list[float] = []
         with self._perturbed[kind] as noisy:
-            self._progress.start()
+            self.progress.start()
             for draw in self._draws:
                 if is_random(noise) or not values:
                     noisy.inject(draw, [noise.magnitudes_at(0)])
                     metrics = self._evaluator.noisy()
-                    self._progress.add()
+                    self.progress.add()
                 values.append(metrics[metric])
                 self.rows.append(RobustnessRow(self.label, magnitude, draw, dict(metrics)))
         return float(np.mean(values))
-
-
-def _bisect(
-    costs: Mapping[float, float], drop: float, high: float, within: float
-) -> tuple[float, float | None]:
-    """The state of a bisection: the largest magnitude borne so far, and the next to try, if any.
-
-    Args:
-        costs: The costs of the magnitudes tried.
-        drop: The cost borne.
-        high: The largest magnitude, tried first.
-        within: How close to `drop` is close enough.
-    """
-    low, magnitude = 0.0, high
-    while magnitude in costs:
-        if abs(costs[magnitude] - drop) <= within:
-            return magnitude, None
-        # Not a number is not borne.
-        if costs[magnitude] <= drop:
-            low = magnitude
-        else:
-            high = magnitude
-        if low == high:
-            return low, None
-        magnitude = (low + high) / 2.0
-    return low, magnitude
 
 
 def _check_search(drop: Any, high: Any, bisections: Any, within: Any, mode: Any) -> None:

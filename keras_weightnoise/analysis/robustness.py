@@ -5,7 +5,7 @@ from typing import Any
 
 from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise.analysis._evaluation import Evaluator, Verbose, check_arguments, check_draws
-from keras_weightnoise.analysis._plan import Point, Sweepable, check_magnitudes, kind_of, plan
+from keras_weightnoise.analysis._plan import Sweepable, by_kind, check_magnitudes, plan
 from keras_weightnoise.analysis._settings import describe
 from keras_weightnoise.analysis._trials import measure
 from keras_weightnoise.analysis.robustness_result import RobustnessResult, RobustnessRow
@@ -101,30 +101,21 @@ def robustness_sweep(
     check_arguments(model, seed)
     numbers = check_draws(draws)
     points = plan(noise, check_magnitudes(magnitudes))
-    groups: dict[Any, list[Point]] = {}
-    for point in points:
-        groups.setdefault(kind_of(point.noise), []).append(point)
     perturbed = [
-        PerturbedWeights(model, group[0].noise, variables, exclude, seed)
-        for group in groups.values()
+        (PerturbedWeights(model, group[0].noise, variables, exclude, seed), group)
+        for group in by_kind(points)
     ]
     evaluator = Evaluator(model, data, batch_size, steps, recalibrate)
     settings = describe(
         model,
-        perturbed[0].variables,
+        perturbed[0][0].variables,
         noise=list(dict.fromkeys(point.label for point in points)),
         magnitudes=sorted({point.magnitude for point in points}),
         seed=seed,
         recalibrated=recalibrate is not None,
     )
-    measured = measure(
-        evaluator,
-        [
-            (noisy, [point.trial(noisy, evaluator) for point in group])
-            for noisy, group in zip(perturbed, groups.values(), strict=True)
-        ],
-        numbers,
-        RobustnessRow,
-        verbose,
-    )
+    trials = [
+        (noisy, [point.trial(noisy, evaluator) for point in group]) for noisy, group in perturbed
+    ]
+    measured = measure(evaluator, trials, numbers, RobustnessRow, verbose)
     return RobustnessResult.collect(measured, settings)

@@ -136,9 +136,7 @@ class RobustnessResult(DrawResult):
             label=_CLEAN if first else None,
         )
         ax.set(xlabel="magnitude of the noise", ylabel=f"{metric} (mean and range of the draws)")
-        entries = zip(*ax.get_legend_handles_labels(), strict=True)
-        handles, labels = zip(*sorted(entries, key=lambda entry: entry[1] == _CLEAN), strict=True)
-        ax.legend(handles, labels, frameon=False)
+        _add_legend(ax)
         return ax
 
     def _set_scale(self, ax: Any) -> None:
@@ -169,3 +167,10 @@ class RobustnessResult(DrawResult):
         return tuple(
             sorted(rows, key=lambda row: (order.index(row.noise), row.magnitude, row.draw))
         )
+
+
+def _add_legend(ax: Any) -> None:
+    """Adds the legend, with the value without noise at its end."""
+    entries = zip(*ax.get_legend_handles_labels(), strict=True)
+    handles, labels = zip(*sorted(entries, key=lambda entry: entry[1] == _CLEAN), strict=True)
+    ax.legend(handles, labels, frameon=False)
