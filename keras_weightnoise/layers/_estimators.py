@@ -68,6 +68,16 @@ def check_estimator(estimator: object, layer: Layer) -> None:
             )
 
 
+def check_selection(estimator: Estimator, variables: object, exclude: object) -> None:
+    """Raises unless the estimator can perturb what is selected: the kernel alone, or anything if shared."""
+    if estimator != "shared" and (variables != "kernels" or exclude is not None):
+        raise ValueError(
+            f"The estimator {estimator!r} is for the kernel, and only that. Expected "
+            "`variables='kernels'` and no `exclude`, or `estimator='shared'`. "
+            f"Received: variables={variables}, exclude={exclude}"
+        )
+
+
 def check_input_shape(estimator: Estimator, layer: Layer, input_shape: Sequence[Any]) -> None:
     """Raises unless the estimator applies to inputs of this shape."""
     if estimator == "local_reparameterization" and len(input_shape) != 2:

@@ -1,17 +1,13 @@
 """What wrappers train beside the weights: the parameters of their noise."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.noise_parameters import mark
 from keras_weightnoise._weights.reachable import Layer, Variable
-from keras_weightnoise._weights.selection import Target
-from keras_weightnoise._weights.values import stored_values, widen
 
 
 class NoiseParameters(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no types.
@@ -71,31 +67,6 @@ class _Loss(keras.Regularizer):  # type: ignore[misc]
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._function()
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class LearnedStddev:
-    """A variable of means, and the standard deviations that are learned for it.
-
-    Attributes:
-        target: The variable, and where its random numbers begin.
-        rho: A variable of its shape: `stddev = softplus(rho)`.
-        prior_parameters: The variables of its prior.
-    """
-
-    target: Target
-    rho: Variable
-    prior_parameters: tuple[Variable, ...] = ()
-
-    @property
-    def mean(self) -> Tensor:
-        """The means, in at least `float32`."""
-        return widen(stored_values([self.target.variable])[0])
-
-    @property
-    def stddev(self) -> Tensor:
-        """The standard deviations, in at least `float32`."""
-        return tf.math.softplus(widen(stored_values([self.rho])[0]))
 
 
 def name_in(layer: Layer, variable: Variable) -> str:

@@ -61,12 +61,7 @@ class WeightNoiseWrapper(keras.layers.Wrapper):  # type: ignore[misc]  # Keras s
             raise ValueError(_not_in_bidirectional(self))
         estimators.check_estimator(estimator, layer)
         selectors.check_selectors(variables=variables, exclude=exclude)
-        if estimator != "shared" and (variables != "kernels" or exclude is not None):
-            raise ValueError(
-                f"The estimator {estimator!r} is for the kernel, and only that. Expected "
-                "`variables='kernels'` and no `exclude`, or `estimator='shared'`. "
-                f"Received: variables={variables}, exclude={exclude}"
-            )
+        estimators.check_selection(estimator, variables, exclude)
         seeds.check_seed(seed)
         # Keras takes from these signatures which shapes, masks and tensors a layer wants, and whether
         # it may call it with `training`. It reads the first in its own constructor.

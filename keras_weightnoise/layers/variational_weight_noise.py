@@ -1,6 +1,5 @@
 """`VariationalWeightNoise`: a layer whose kernels are noisy in training, by as much as the data bears."""
 
-import functools
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -11,16 +10,16 @@ import tensorflow as tf
 from keras_weightnoise import priors
 from keras_weightnoise._checks import check_magnitude, check_positive
 from keras_weightnoise._not_public import outermost_graph, under_tape
-from keras_weightnoise._random import drawing, laws
 from keras_weightnoise._random.generator import make_key
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.reachable import Layer, Variable, path
 from keras_weightnoise._weights.selection import Target
 from keras_weightnoise._weights.selectors import Selector
-from keras_weightnoise._weights.values import stored_values, widen
+from keras_weightnoise._weights.values import stored_values
 from keras_weightnoise.layers import _estimators as estimators
 from keras_weightnoise.layers._estimators import Estimator
-from keras_weightnoise.layers._noise_parameters import LearnedStddev, NoiseParameters, name_in
+from keras_weightnoise.layers._learned_stddev import LearnedStddev, draw_normal, initial_rho
+from keras_weightnoise.layers._noise_parameters import NoiseParameters, name_in
 from keras_weightnoise.layers._weight_noise_wrapper import WeightNoiseWrapper
 from keras_weightnoise.layers.noisy_call import substituted_call
 from keras_weightnoise.noises.noise import Schedule
@@ -179,7 +178,7 @@ class VariationalWeightNoise(WeightNoiseWrapper):
             rho = self.noise.add_parameter(
                 f"{name}_rho",
                 tuple(variable.shape),
-                functools.partial(self._initial_rho, variable),
+                initial_rho(self.layer, variable, self.initial_stddev, self.relative_to),
                 value.dtype.name,
                 loss=None if self._learned else self._loss,  # The first has that of all.
             )
@@ -228,7 +227,7 @@ class VariationalWeightNoise(WeightNoiseWrapper):
                 step=step,
             )
         learned_for = self._learned_for(targets)
-        draws = _draw(make_key(seed, step), targets)
+        draws = draw_normal(make_key(seed, step), targets)
         values = [
             tf.cast(each.mean + each.stddev * tf.cast(n, each.mean.dtype), each.rho.dtype)
             for each, n in zip(learned_for, draws, strict=True)
@@ -245,21 +244,6 @@ class VariationalWeightNoise(WeightNoiseWrapper):
             "relative_to": self.relative_to,
             "kl_weight": keras.saving.serialize_keras_object(self.kl_weight),
         }
-
-    def _initial_rho(self, variable: Variable, shape: Any, dtype: Any = None) -> Tensor:
-        # Called when Keras gives rho its value: from then on, the variable has one too.
-        value = widen(stored_values([variable])[0])
-        stddev = tf.fill(shape, tf.cast(self.initial_stddev, value.dtype))
-        if self.relative_to == "std":
-            deviation = tf.math.reduce_std(value)
-            if tf.executing_eagerly() and not float(deviation) > 0.0:
-                raise ValueError(
-                    f"The weights of {path(variable)!r} in the layer {self.layer.name!r} are all equal, and "
-                    "have no standard deviation that that of noise could be relative to. Expected "
-                    "`relative_to=None`, or the variable among `exclude`. Received: relative_to='std'"
-                )
-            stddev *= deviation
-        return tf.cast(priors.softplus_inverse(stddev), dtype)
 
     def _loss(self) -> Tensor:
         """What is added to the losses of a step: 0 where it is none of training."""
@@ -284,7 +268,7 @@ class VariationalWeightNoise(WeightNoiseWrapper):
             mean = each.mean
 
             def draw(target: Target = each.target, dtype: Any = mean.dtype) -> Tensor:
-                (n,) = _draw(make_key(*tf.unstack(self.seed_generator.next())), [target])
+                (n,) = draw_normal(make_key(*tf.unstack(self.seed_generator.next())), [target])
                 return tf.cast(n, dtype)
 
             parameters = [
@@ -311,10 +295,3 @@ class VariationalWeightNoise(WeightNoiseWrapper):
                 f"The layer {self.name!r} has no standard deviations yet. Expected a built layer: call it "
                 "once on a batch, or `build` it."
             )
-
-
-def _draw(key: Tensor, targets: Sequence[Target]) -> list[Tensor]:
-    """Numbers n ~ N(0, 1) for targets."""
-    starts = [target.start for target in targets]
-    shapes = [tuple(target.variable.shape) for target in targets]
-    return drawing.draw(laws.NORMAL, key, starts, shapes)
