@@ -21,8 +21,6 @@ Numbers = list[list[list[Tensor]]]  # By member of a noise, by what it asks for,
 _LASTING = 2**23
 
 
-# AutoGraph has nothing to convert here, and TensorFlow 2.18 stumbles over `match`.
-@tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
 def perturb(
     noise: Noise,
     targets: Sequence[Target],
@@ -54,7 +52,7 @@ def perturb(
         A list of tensors, each in its target's shape and dtype. The arithmetic is done in at least
         `float32` and rounded once.
     """
-    results: list[Tensor] = perturb_assigned(
+    return perturb_assigned(
         [(noise, targets)],
         values,
         seed=seed,
@@ -63,10 +61,8 @@ def perturb(
         chip=chip,
         replica=replica,
     )
-    return results
 
 
-@tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
 def perturb_assigned(
     assigned: Sequence[tuple[Noise, Sequence[Target]]],
     values: Sequence[Tensor],

@@ -85,7 +85,7 @@ def _perturb_typically(
 ) -> list[Tensor]:
     """Perturbs values in `float64`: additively by the number that stands for its law, else by a draw."""
     if not isinstance(noise, Additive):
-        return perturb(noise, targets, clean, seed=0, step=0, magnitudes=magnitudes)  # type: ignore[no-any-return]
+        return perturb(noise, targets, clean, seed=0, step=0, magnitudes=magnitudes)
     size = tf.cast(magnitudes[0], tf.float64)
     return [
         noise.perturb(

@@ -75,7 +75,7 @@ class StepNoise:
         replica: int,
         numbers: list[Numbers] | None,
     ) -> list[Tensor]:
-        return perturb_assigned(  # type: ignore[no-any-return]
+        return perturb_assigned(
             noises,
             clean,
             seed=self._clock.seed,

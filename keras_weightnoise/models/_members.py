@@ -159,7 +159,7 @@ class Members:
 
     def _perturb(self, clean: Sequence[Tensor], number: Tensor, magnitudes: Tensor) -> list[Tensor]:
         left = iter(tf.unstack(magnitudes))
-        return perturb_assigned(  # type: ignore[no-any-return]
+        return perturb_assigned(
             self.assigned,
             clean,
             seed=tf.constant(self._seed, tf.int64),

@@ -243,4 +243,4 @@ class PerturbedWeights(BorrowedWeights):
         draw = self._traced if traced else self._draw
         seed, at = tf.constant(self._seed, tf.int64), tf.constant(step, tf.int64)
         sizes = list(self._magnitudes if magnitudes is None else magnitudes)
-        return draw(list(clean), seed=seed, step=at, chip=at, magnitudes=sizes)  # type: ignore[no-any-return]
+        return draw(list(clean), seed=seed, step=at, chip=at, magnitudes=sizes)

@@ -15,8 +15,6 @@ def check_scale(relative_to: object) -> None:
     check_choice("relative_to", relative_to, (None, *get_args(Scale)))
 
 
-# AutoGraph has nothing to convert here, and TensorFlow 2.18 stumbles over `match`.
-@tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
 def scale(w: Tensor, relative_to: Scale | None, axes: tuple[int, ...]) -> Tensor:
     """The scale of a weight that noise is relative to, without gradient.
 
