@@ -5,7 +5,7 @@ before an optimizer updates them, and at the end into what is left; roll back on
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -24,6 +24,7 @@ from keras_weightnoise.callbacks._optimizers import held_optimizers, inner_optim
 from keras_weightnoise.callbacks._plain_code import function_names, python_code
 from keras_weightnoise.callbacks._replicas import merge_call
 from keras_weightnoise.callbacks._step_noise import StepNoise
+from keras_weightnoise.callbacks._train_function import make_function
 from keras_weightnoise.callbacks._write_ahead_log import Injection, WriteAheadLog
 
 
@@ -32,6 +33,7 @@ class NoisyStep:
 
     Args:
         model: A compiled and built model.
+        clean_function: The model's own training function, without noise.
         noises: Pairs of a noise model and the variables it perturbs.
         period: Optimizer steps per draw; `None`: one draw lasts from one `clock.begin_draw` to the next.
         one_at_a_time: Whether a draw perturbs one variable, chosen at random, or all.
@@ -41,6 +43,7 @@ class NoisyStep:
     def __init__(
         self,
         model: Any,
+        clean_function: Any,
         noises: Sequence[Assigned],
         period: int | None,
         one_at_a_time: bool,
@@ -48,7 +51,7 @@ class NoisyStep:
     ) -> None:
         self.noises = noises
         self.targets = [target for _, targets in noises for target in targets]
-        self.clean_function: Callable[[Any], Any] = model.train_function
+        self.clean_function = clean_function
         self._model = model
         self._train_step = python_code(model.train_step)
         self._functions = {
@@ -57,7 +60,9 @@ class NoisyStep:
             if name != "train_step"
         }
         self._optimizers = held_optimizers(model)
-        self._identity = _identity(model, noises, period, one_at_a_time, per_replica)
+        self._identity = _identity(
+            model, clean_function, noises, period, one_at_a_time, per_replica
+        )
         self._seen = _Seen(_may_apply(model))
         self._running = False
         with model.distribute_strategy.scope():
@@ -65,13 +70,11 @@ class NoisyStep:
             self._noise = StepNoise(noises, self.clock, one_at_a_time, keep_draws=period != 1)
             variables = [target.variable for target in self.targets]
             self._log = WriteAheadLog(variables, self._noise.make, per_replica)
-        self._function = self._make_function()
+        self._function = make_function(model, self._standing_in())
 
-    def serves(self, model: Any, *settings: Any) -> bool:
+    def serves(self, *settings: Any) -> bool:
         """Whether one made now, with these arguments, would be the same."""
-        return self.clean_function is model.train_function and self._identity == _identity(
-            model, *settings
-        )
+        return self._identity == _identity(*settings)
 
     def begin(self, seed: int) -> None:
         """Begins a fit."""
@@ -197,14 +200,6 @@ class NoisyStep:
             if id(target.variable) in ids or id(target.variable.value) in ids
         }
 
-    def _make_function(self) -> Callable[[Any], Any]:
-        try:
-            with self._standing_in():
-                self._model.make_train_function(force=True)
-            return self._model.train_function  # type: ignore[no-any-return]
-        finally:
-            self._model.train_function = self.clean_function
-
     def _standing_in(self) -> contextlib.AbstractContextManager[None]:
         """Within it, `model.train_step` is ours, and the model's own `tf.function`s are plain code.
 
@@ -254,8 +249,11 @@ def _built_with(optimizer: Any) -> list[Any]:
     return [variable for each in found for variable in updated_variables(each)]
 
 
-def _identity(model: Any, noises: Sequence[Assigned], *settings: Any) -> tuple[Any, ...]:
+def _identity(
+    model: Any, clean_function: Any, noises: Sequence[Assigned], *settings: Any
+) -> tuple[Any, ...]:
     """Equal for arguments that make the same step. A step keeps alive what goes in by its `id`."""
     variables = [[id(target.variable) for target in targets] for _, targets in noises]
     optimizers = [id(optimizer) for optimizer in held_optimizers(model)]
-    return id(model), optimizers, [noise for noise, _ in noises], variables, settings
+    kept = id(model), id(clean_function), optimizers
+    return *kept, [noise for noise, _ in noises], variables, settings

@@ -13,14 +13,18 @@ import keras
 from keras_weightnoise._checks import check_flag, check_variables, renamed
 from keras_weightnoise._not_public import running_callbacks
 from keras_weightnoise._random import seeds
-from keras_weightnoise._weights import reachable, selection, selectors
-from keras_weightnoise._weights.building import build
+from keras_weightnoise._weights import selection, selectors
 from keras_weightnoise._weights.resolution import warn_below_resolution
 from keras_weightnoise._weights.rules import assign, get_rules
 from keras_weightnoise._weights.selectors import Selector
+from keras_weightnoise.callbacks._fitted_model import (
+    build_from_data,
+    is_built,
+    refuse_several_workers,
+)
 from keras_weightnoise.callbacks._noisy_step import NoisyStep
 from keras_weightnoise.callbacks._report import largest_magnitudes, named_magnitudes, table
-from keras_weightnoise.callbacks._stand_in import Armed
+from keras_weightnoise.callbacks._train_function import Armed, clean_function, is_in_place
 from keras_weightnoise.noises import Magnitude, Noise
 
 
@@ -148,12 +152,12 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         # `evaluate` of another model, in a hook, sets `self.model` to that.
         self._fitted, self._fit_params = self.model, self.params
-        _refuse_several_workers(self._fitted)
+        refuse_several_workers(self._fitted)
         self._log_before_others(running_callbacks())
         self._fit_seed = seeds.resolve_seed(self.seed)
         self._told = not self.verbose
         # A model that is yet to be built is built when its first batch is there: see `_run`.
-        self._step = self._prepare() if _is_built(self._fitted) else None
+        self._step = self._prepare() if is_built(self._fitted) else None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self.frequency == "epoch" and self._step is not None:
@@ -217,9 +221,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def _prepare(self) -> NoisyStep:
         """The noisy step of the model as it is now, made anew unless the last one still serves."""
         model = self._fitted
-        if isinstance(model.train_function, Armed):
-            model.train_function.give_way(self._run)
-        model.make_train_function()
+        clean = clean_function(model, self._run)
         check_variables(model, "perturb")
         rules = get_rules(self.noise)
         assigned = assign(model, rules, self.variables, self.exclude, frozen=self.frozen)
@@ -227,7 +229,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
             model, [target for _, targets in assigned for target in targets]
         )
         period = {"batch": 1, "epoch": None}.get(self.frequency, self.frequency)
-        settings = (model, assigned, period, self.one_at_a_time, self.per_replica)
+        settings = (model, clean, assigned, period, self.one_at_a_time, self.per_replica)
         step = self._kept
         if step is None or not step.serves(*settings):
             step = self._kept = NoisyStep(*settings)
@@ -242,7 +244,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _run(self, iterator: Any) -> Any:
         if self._step is None:
-            _build(self._fitted, iterator.element_spec)
+            build_from_data(self._fitted, iterator.element_spec)
         return self._current().run(iterator)
 
     def _magnitudes(self) -> dict[str, float]:
@@ -280,52 +282,9 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def _current(self) -> NoisyStep:
         """The noisy step of this fit, made anew if another callback had the model's own rebuilt."""
         step = self._step
-        if step is not None and step.clean_function is self._fitted.train_function:
+        if step is not None and is_in_place(step.clean_function, self._fitted):
             return step
         return self._prepare()
-
-
-def _refuse_several_workers(model: Any) -> None:
-    """Raises if replicas of a model are trained by other processes.
-
-    Keras 3 cannot `fit` there: https://github.com/keras-team/keras/issues/20585 (3.5 to 3.15). Where it is
-    patched to, replicas would have to be counted over all workers for `per_replica`.
-    """
-    strategy = model.distribute_strategy
-    replicas = strategy.num_replicas_in_sync
-    here = 1 if replicas == 1 else len(strategy.extended.worker_devices)
-    if replicas > here:
-        raise ValueError(
-            f"`WeightNoiseCallback` cannot train model {model.name!r} on several workers, as Keras's `fit` "
-            "cannot. Expected all replicas in one process, or a training loop of your own: call "
-            "`keras_weightnoise.noisy_call` in a function that `strategy.run` runs. "
-            f"Received: strategy={type(strategy).__name__}, with {replicas} replicas, {here} of them in "
-            "this process"
-        )
-
-
-def _is_built(model: Any) -> bool:
-    return all(layer.built for layer in reachable.sublayers(model))
-
-
-def _build(model: Any, element_spec: Any) -> None:
-    """Builds a model from the shapes of its data, as Keras itself would in its first step."""
-    if (
-        isinstance(element_spec, tuple)
-        and len(element_spec) == 1
-        and isinstance(element_spec[0], tuple)
-    ):
-        element_spec = element_spec[0]
-    if type(model).call is keras.Model.call:
-        return  # It is trained by other means than being called. What it lacks is said by `_prepare`.
-    inputs, _, _ = keras.utils.unpack_x_y_sample_weight(element_spec)
-    try:
-        build(model, (inputs,), {})
-    except Exception as error:
-        raise ValueError(
-            f"Model {model.name!r} cannot be built from its data alone. Expected a built model. Build it, "
-            f"or call it once on a batch, before `fit`. Received: data of {inputs}"
-        ) from error
 
 
 def _check_frequency(frequency: Any) -> Any:

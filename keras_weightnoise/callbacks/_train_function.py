@@ -1,5 +1,10 @@
-"""What stands in for a model's training function for one step of one fit."""
+"""`model.train_function`: the one place that reads, makes and replaces it.
 
+The model has its own, clean one, except between `on_train_batch_begin` and the step, where an `Armed` stands
+in for it.
+"""
+
+import contextlib
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +12,33 @@ from typing import Any
 import tensorflow as tf
 
 from keras_weightnoise._not_public import set_past_tracking
+
+
+def clean_function(model: Any, run: Callable[[Any], Any]) -> Any:
+    """The model's own training function, made if there is none, and in its place.
+
+    Raises if another callback's `run` is to be called in this fit in place of it.
+    """
+    if isinstance(model.train_function, Armed):
+        model.train_function.give_way(run)
+    model.make_train_function()
+    return model.train_function
+
+
+def is_in_place(function: Any, model: Any) -> bool:
+    """Whether a clean function is still what the model would train with."""
+    return function is model.train_function
+
+
+def make_function(model: Any, standing_in: contextlib.AbstractContextManager[None]) -> Any:
+    """A training function made while something stands in for `train_step`. The model keeps its own."""
+    own = model.train_function
+    try:
+        with standing_in:
+            model.make_train_function(force=True)
+        return model.train_function
+    finally:
+        model.train_function = own
 
 
 class Armed:
