@@ -10,6 +10,8 @@ from scipy import integrate, stats
 
 from keras_weightnoise import priors
 
+pytestmark = pytest.mark.any_version
+
 MEAN = np.array([[-0.3, 0.0, 0.2], [1.0, -0.01, 0.5]])
 STDDEV = np.array([[0.1, 0.5, 1e-3], [0.3, 2.0, 0.05]])
 MIXTURE = priors.ScaleMixture(1.0, 0.05, 0.25)

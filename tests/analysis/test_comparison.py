@@ -6,6 +6,8 @@ import pytest
 from keras_weightnoise.analysis.comparison import ComparisonResult, compare
 from keras_weightnoise.analysis.robustness_result import RobustnessResult, RobustnessRow
 
+pytestmark = pytest.mark.any_version
+
 matplotlib.use("Agg")
 
 

@@ -12,6 +12,8 @@ from fits import watch
 from keras_weightnoise.analysis.landscape_result import LandscapeResult
 from keras_weightnoise.analysis.loss_landscape import _random, loss_landscape
 
+pytestmark = pytest.mark.any_version
+
 matplotlib.use("Agg")
 L = keras.layers
 X = np.eye(6, dtype="float32")

@@ -14,6 +14,8 @@ from keras_weightnoise.analysis._summaries import t_quantile
 from keras_weightnoise.analysis.noise_tolerance import noise_tolerance
 from keras_weightnoise.analysis.tolerance_result import ToleranceResult
 
+pytestmark = pytest.mark.any_version
+
 matplotlib.use("Agg")
 L = keras.layers
 X = np.eye(6, dtype="float32")

@@ -233,6 +233,7 @@ def test_frozen_layers_are_plain(estimator):
 # Laws.
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize(("case", "estimator", "relative_to"), APPLICABLE)
 def test_covariances_are_those_of_weight_noise(case, estimator, relative_to):
     """Mean 0; within an example J S J', between examples that or 0, by estimator."""
@@ -257,6 +258,7 @@ def test_covariances_are_those_of_weight_noise(case, estimator, relative_to):
     assert all(stats.kstest(column, "norm").pvalue > 1e-6 for column in scores.T)
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("estimator", ["shared", "local_reparameterization"])
 def test_local_reparameterization_is_brute_force_weight_noise(estimator):
     """In law, jointly for all outputs of a batch."""
@@ -277,6 +279,7 @@ def test_local_reparameterization_is_brute_force_weight_noise(estimator):
         assert min(p, q) < 1e-6
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("relative_to", ["max", "channel_max", "weight"])
 @pytest.mark.parametrize("case", ["dense_time", "conv1d", "groups"])
 def test_flipout_shows_each_example_one_kernel(case, relative_to):
@@ -300,6 +303,7 @@ def test_flipout_shows_each_example_one_kernel(case, relative_to):
     assert len(set(found)) > 1
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("estimator", ["flipout", "local_reparameterization"])
 def test_flipout_shares_its_sizes_and_local_reparameterization_nothing(estimator):
     layer = GaussianWeightNoise(layers.Dense(500, use_bias=False), estimator=estimator, seed=1)
@@ -330,6 +334,7 @@ def test_draws_of_unknown_shape_are_those_of_known(law, units):
         np.testing.assert_array_equal(same, known)
 
 
+@pytest.mark.any_version
 def test_signs_are_fair_and_independent():
     n = 2**21
 
@@ -350,6 +355,7 @@ def test_signs_are_fair_and_independent():
     assert signs(1, 2, count=0).shape == (0,)
 
 
+@pytest.mark.any_version
 def test_signs_are_independent_of_each_other_and_of_the_kernel_noise():
     layer = GaussianWeightNoise(layers.Dense(16, use_bias=False), estimator="flipout", seed=1)
     examples = 256
@@ -431,6 +437,7 @@ def test_gradients_of_the_inputs_reach_through_the_noise(case, estimator, relati
     np.testing.assert_allclose(derivative, noise, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_the_mean_gradient_of_the_inputs_is_that_of_weight_noise(estimator):
     """E |x (W + dW)|^2 = |x W|^2 + units stddev^2 |x|^2, for each example."""
@@ -453,6 +460,7 @@ def test_the_mean_gradient_of_the_inputs_is_that_of_weight_noise(estimator):
     assert np.all(np.abs(errors) < 5.0)
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("relative_to", ["std", "channel_max", "weight"])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_gradients_are_finite_where_there_is_no_variance(relative_to, compiled):
@@ -506,6 +514,7 @@ def test_without_noise_to_speak_of_it_is_the_plain_layer(case, estimator, policy
     )
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("relative_to", [None, "channel_max", "weight"])
 @pytest.mark.parametrize("estimator", ESTIMATORS[1:])
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])

@@ -11,6 +11,8 @@ from scipy import stats
 from keras_weightnoise import noises as N
 from keras_weightnoise import perturb_weights, robustness_sweep
 
+pytestmark = pytest.mark.any_version
+
 FORMATS = {"float32": (23, 8), "bfloat16": (7, 8), "float16": (10, 5)}  # Mantissa, exponent.
 
 

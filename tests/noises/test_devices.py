@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from keras_weightnoise import noises as N
 
+pytestmark = pytest.mark.any_version
+
 SAMPLES = 200_000
 
 

@@ -10,6 +10,8 @@ from keras_weightnoise import perturb_weights
 from keras_weightnoise._weights import selection
 from keras_weightnoise._weights.perturbation import perturb
 
+pytestmark = pytest.mark.any_version
+
 NOISES = [
     lambda tile: N.Gaussian(0.1, "max", tile=tile),
     lambda tile: N.Gaussian(0.1, "channel_max", tile=tile),
