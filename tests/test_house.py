@@ -21,6 +21,7 @@ LONG_FUNCTIONS = {}
 
 # Private modules that another room uses, for what users have no need of.
 CROSSINGS = {
+    ("analysis", "models._batch_function"),
     ("analysis", "models._borrowed_weights"),
     ("layers", "noises._scales"),
     ("models", "layers._estimators"),

@@ -1,7 +1,7 @@
 """The statistics of BatchNormalization, estimated again while the weights hold noise."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -12,6 +12,7 @@ from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights import reachable
 from keras_weightnoise._weights.values import stored_values
 from keras_weightnoise.analysis._repeated_data import RepeatedData
+from keras_weightnoise.models._batch_function import BatchFunction
 
 Calls = list[list[Tensor]]  # For each call of a layer: the batch's size, mean and variance.
 
@@ -46,7 +47,7 @@ class Recalibration:
             )
         self._seen: list[Calls] = [[] for _ in self._layers]
         with model.distribute_strategy.scope():
-            self._observer = _Observer(self._observe)
+            self._observer = BatchFunction(self._observe)
             self._observer.compile(run_eagerly=model.run_eagerly, jit_compile=False)
 
     @contextlib.contextmanager
@@ -88,17 +89,6 @@ class Recalibration:
             calls.clear()
         self._model(x, training=False)
         return [list(calls) for calls in self._seen]
-
-
-class _Observer(keras.Model):  # type: ignore[misc]  # Keras ships no types.
-    """A model that predicts what a function makes of each batch: `predict` takes data in any form."""
-
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        super().__init__()
-        self._function = function
-
-    def predict_step(self, data: Any) -> Any:
-        return self._function(keras.utils.unpack_x_y_sample_weight(data)[0])
 
 
 @contextlib.contextmanager
