@@ -1,5 +1,6 @@
 """Each entry of the page of what is not public, against this version of Keras and TensorFlow."""
 
+import fits
 import keras
 import pytest
 import tensorflow as tf
@@ -134,7 +135,7 @@ def test_ops_on_a_variable(use):
 
 
 def test_a_variable_of_several_replicas_is_found():
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = fits.strategy()
     with strategy.scope():
         variable = tf.Variable(1.0)
     first = strategy.experimental_local_results(variable)[0]

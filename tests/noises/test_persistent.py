@@ -1,5 +1,6 @@
 """Faults that stay: the same cells in every step of training, and others on each chip."""
 
+import fits
 import keras
 import numpy as np
 import pytest
@@ -96,7 +97,7 @@ def test_training_is_on_the_chip_of_draw_0(settings):
 
 def test_all_replicas_are_on_one_chip():
     noise = noises.StuckAt(0.2, persistent=True)
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    with fits.strategy().scope():
         model = network(jit_compile=False)
     (chip,) = chips(network(), noise, 3, 1)
     x = np.eye(SHAPE[0], dtype="float32")
