@@ -13,11 +13,8 @@ GRAPH = house.graph()
 LEVEL = {room: level for level, row in enumerate(house.ROOMS) for room in row}
 
 # What is larger than it should be. Shorten these lists; do not lengthen them.
-LONG_MODULES = {
-    "callbacks/weight_noise.py": 344,
-    "models/ensemble.py": 365,
-}
-LONG_FUNCTIONS = {}
+LONG_MODULES: dict[str, int] = {}
+LONG_FUNCTIONS: dict[str, int] = {}
 
 # Private modules that another room uses, for what users have no need of.
 CROSSINGS = {

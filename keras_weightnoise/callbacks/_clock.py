@@ -1,6 +1,7 @@
 """The time that noise is a function of."""
 
 import contextlib
+import numbers
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -115,3 +116,25 @@ def _is_skipped(update: Update) -> bool:
     return isinstance(update.optimizer, scales) and all(
         isinstance(each, scales) for each in update.passed_on
     )
+
+
+def check_frequency(frequency: Any) -> Any:
+    """Returns when to draw anew, or raises unless it is "batch", "epoch" or an integer >= 1."""
+    if isinstance(frequency, str) and frequency in ("batch", "epoch"):
+        return frequency
+    if isinstance(frequency, bool) or not isinstance(frequency, numbers.Integral | str):
+        raise TypeError(
+            'Invalid `frequency`. Expected "batch", "epoch" or an integer. '
+            f"Received: frequency={frequency} (of type {type(frequency).__name__})"
+        )
+    if isinstance(frequency, str) or not 1 <= int(frequency) < 2**63:
+        raise ValueError(
+            'Invalid `frequency`. Expected "batch", "epoch" or an integer >= 1. '
+            f"Received: frequency={frequency!r}"
+        )
+    return int(frequency)
+
+
+def period_of(frequency: Any) -> int | None:
+    """Steps per draw; `None`: one draw lasts for an epoch."""
+    return {"batch": 1, "epoch": None}.get(frequency, frequency)

@@ -3,7 +3,6 @@
 import copy
 import functools
 import inspect
-import numbers
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from keras_weightnoise._weights import selection, selectors
 from keras_weightnoise._weights.resolution import warn_below_resolution
 from keras_weightnoise._weights.rules import assign, get_rules
 from keras_weightnoise._weights.selectors import Selector
+from keras_weightnoise.callbacks._clock import check_frequency, period_of
 from keras_weightnoise.callbacks._fitted_model import (
     build_from_data,
     is_built,
@@ -132,7 +132,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if verbose not in (0, 1):
             raise ValueError(f"Invalid `verbose`. Expected 0 or 1. Received: verbose={verbose}")
         self.noise = noise
-        self.frequency = _check_frequency(frequency)
+        self.frequency = check_frequency(frequency)
         self.variables = variables
         self.exclude = exclude
         self.one_at_a_time = one_at_a_time
@@ -228,8 +228,14 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         selection.refuse_self_assigned(
             model, [target for _, targets in assigned for target in targets]
         )
-        period = {"batch": 1, "epoch": None}.get(self.frequency, self.frequency)
-        settings = (model, clean, assigned, period, self.one_at_a_time, self.per_replica)
+        settings = (
+            model,
+            clean,
+            assigned,
+            period_of(self.frequency),
+            self.one_at_a_time,
+            self.per_replica,
+        )
         step = self._kept
         if step is None or not step.serves(*settings):
             step = self._kept = NoisyStep(*settings)
@@ -285,19 +291,3 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if step is not None and is_in_place(step.clean_function, self._fitted):
             return step
         return self._prepare()
-
-
-def _check_frequency(frequency: Any) -> Any:
-    if isinstance(frequency, str) and frequency in ("batch", "epoch"):
-        return frequency
-    if isinstance(frequency, bool) or not isinstance(frequency, numbers.Integral | str):
-        raise TypeError(
-            'Invalid `frequency`. Expected "batch", "epoch" or an integer. '
-            f"Received: frequency={frequency} (of type {type(frequency).__name__})"
-        )
-    if isinstance(frequency, str) or not 1 <= int(frequency) < 2**63:
-        raise ValueError(
-            'Invalid `frequency`. Expected "batch", "epoch" or an integer >= 1. '
-            f"Received: frequency={frequency!r}"
-        )
-    return int(frequency)

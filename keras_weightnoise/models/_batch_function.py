@@ -1,5 +1,6 @@
 """A function of a batch, with `predict` around it."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -25,3 +26,11 @@ class BatchFunction(keras.Model):  # type: ignore[misc]  # Keras ships no types.
         """Compiles it with these settings, unless it is compiled so."""
         if (self.run_eagerly, self.jit_compile) != (run_eagerly, jit_compile):
             self.compile(run_eagerly=run_eagerly, jit_compile=jit_compile)
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchFunctions:
+    """What an ensemble's `predict_members` and `predict_spread` predict with."""
+
+    members: BatchFunction
+    spread: BatchFunction

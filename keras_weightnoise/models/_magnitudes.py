@@ -4,16 +4,19 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import tensorflow as tf
+
 from keras_weightnoise._checks import is_number
+from keras_weightnoise._types import Tensor
 from keras_weightnoise.noises import Compose, Noise
 
 
-def magnitudes_of(noises: Iterable[Noise]) -> tuple[float, ...]:
+def of(noises: Iterable[Noise]) -> tuple[float, ...]:
     """The magnitude of each noise, and of each member of a composition, in order."""
     return tuple(magnitude for noise in noises for magnitude in noise.magnitudes)
 
 
-def with_magnitudes(noises: Sequence[Noise], magnitude: Any) -> list[Noise]:
+def replaced(noises: Sequence[Noise], magnitude: Any) -> list[Noise]:
     """The same noises with other magnitudes.
 
     Args:
@@ -25,7 +28,7 @@ def with_magnitudes(noises: Sequence[Noise], magnitude: Any) -> list[Noise]:
         ValueError: If there are not as many, or one is out of its noise's range.
         TypeError: If they are no numbers.
     """
-    count = len(magnitudes_of(noises))
+    count = len(of(noises))
     numbers = [magnitude] if is_number(magnitude) else magnitude
     expected = "a number" if count == 1 else f"{count} numbers, one for each of {list(noises)}"
     if not isinstance(numbers, list | tuple) or not all(is_number(each) for each in numbers):
@@ -38,10 +41,27 @@ def with_magnitudes(noises: Sequence[Noise], magnitude: Any) -> list[Noise]:
             f"Invalid `magnitude`. Expected {expected}. Received: magnitude={magnitude!r}"
         )
     left = iter(numbers)
-    return [_with_magnitudes(noise, left) for noise in noises]
+    return [_replaced(noise, left) for noise in noises]
 
 
-def _with_magnitudes(noise: Noise, magnitudes: Iterator[float]) -> Noise:
+def settable(noises: Sequence[Noise]) -> tf.Variable:
+    """A variable of all magnitudes that are numbers, with 0 where one is a variable itself."""
+    numbers = [each if is_number(each) else 0.0 for each in of(noises)]
+    return tf.Variable(numbers, trainable=False, dtype=tf.float32)
+
+
+def current(noises: Sequence[Noise], numbers: Any) -> Tensor:
+    """A vector of all magnitudes: numbers as the settable variable has them, variables as they are now."""
+    now = [each for noise in noises for each in noise.magnitudes_at(0)]
+    return tf.stack(
+        [
+            number if is_number(kind) else each
+            for number, each, kind in zip(tf.unstack(numbers), now, of(noises), strict=True)
+        ]
+    )
+
+
+def _replaced(noise: Noise, magnitudes: Iterator[float]) -> Noise:
     changes: list[dict[str, Any]] = [
         {member.magnitude_name: next(magnitudes)} for member in noise.members
     ]

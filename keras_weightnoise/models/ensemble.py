@@ -1,23 +1,22 @@
 """`WeightNoiseEnsemble`: a model whose prediction is the mean over perturbed copies of another."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_weightnoise._checks import check_count, is_number
 from keras_weightnoise._random import seeds
 from keras_weightnoise._types import Tensor
-from keras_weightnoise._weights import selectors
-from keras_weightnoise._weights.rules import Rule, get_rules
+from keras_weightnoise._weights.rules import get_rules
 from keras_weightnoise._weights.selectors import Selector
+from keras_weightnoise.models import _accumulate as accumulate
+from keras_weightnoise.models import _magnitudes as magnitudes
 from keras_weightnoise.models import _spread as spread
-from keras_weightnoise.models._batch_function import BatchFunction
+from keras_weightnoise.models._batch_function import BatchFunction, BatchFunctions
+from keras_weightnoise.models._ensemble_settings import EnsembleSettings
 from keras_weightnoise.models._inputs import MeanLayer, input_shape, symbolic_inputs
-from keras_weightnoise.models._magnitudes import magnitudes_of, with_magnitudes
 from keras_weightnoise.models._members import Members
 from keras_weightnoise.models._spread import EnsembleSpread
 from keras_weightnoise.models.perturb import PerturbedWeights
@@ -130,14 +129,11 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
         self.members = int(members)
         self.seed = seed
         # In objects of its own, where Keras does not take layers for layers of this one.
-        self._settings = _Settings(tuple(get_rules(noise)), variables, exclude)
+        self._settings = EnsembleSettings(tuple(get_rules(noise)), variables, exclude)
         self._loop = Members(model, perturbed.assigned, self.members, seed)
-        self._functions = _Functions(BatchFunction(self._stack), BatchFunction(self._spread))
+        self._functions = BatchFunctions(BatchFunction(self._stack), BatchFunction(self._spread))
         # No weight, but a variable of the graph: another number needs no other graph.
-        numbers = [
-            each if is_number(each) else 0.0 for each in magnitudes_of(self._settings.noises)
-        ]
-        self._magnitudes = tf.Variable(numbers, trainable=False, dtype=tf.float32)
+        self._magnitudes = magnitudes.settable(self._settings.noises)
         # So that it can be saved, summarised and exported as its model can.
         if (shape := input_shape(model)) is not None:
             self.build(shape)
@@ -145,20 +141,17 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
     @property
     def magnitude(self) -> float | tuple[float, ...]:
         """The magnitude of the noise, or of each noise."""
-        numbers = magnitudes_of(self._settings.noises)
+        numbers = magnitudes.of(self._settings.noises)
         return numbers if len(numbers) > 1 else numbers[0]
 
     @magnitude.setter
     def magnitude(self, magnitude: float | Sequence[float]) -> None:
-        chosen, noises = zip(*self._settings.rules, strict=True)
-        new = with_magnitudes(noises, magnitude)
-        self._settings = dataclasses.replace(
-            self._settings, rules=tuple(zip(chosen, new, strict=True))
-        )
-        all_numbers = all(is_number(each) for each in magnitudes_of(noises))
-        if not (self._loop.replace_noises(new) and all_numbers):
+        before = magnitudes.of(self._settings.noises)
+        self._settings = self._settings.with_magnitudes(magnitude)
+        new = self._settings.noises
+        if not (self._loop.replace_noises(new) and all(map(is_number, before))):
             self._forget_traces()
-        self._magnitudes.assign(magnitudes_of(new))
+        self._magnitudes.assign(magnitudes.of(new))
 
     @property
     def input_dtype(self) -> Any:
@@ -256,18 +249,12 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, serialized."""
-        settings = self._settings
         return {
             **super().get_config(),
             "model": keras.saving.serialize_keras_object(self.model),
-            "noise": [
-                [selectors.serialize("noise", selector), keras.saving.serialize_keras_object(noise)]
-                for selector, noise in settings.rules
-            ],
             "members": self.members,
-            "variables": selectors.serialize("variables", settings.variables),
-            "exclude": selectors.serialize("exclude", settings.exclude),
             "seed": self.seed,
+            **self._settings.serialize(),
         }
 
     @classmethod
@@ -290,35 +277,13 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
         )
 
     def _mean(self, inputs: Any, training: bool | None) -> tuple[Any, list[Tensor]]:
-        """The mean over members, and the losses that layers add."""
-        outputs, means, losses = self._loop.fold(
-            inputs, training, self._sizes(), spread.widen, spread.update_mean
-        )
-        return keras.tree.pack_sequence_as(outputs, means), losses
+        return accumulate.mean(self._loop, inputs, training, self._sizes())
 
     def _stack(self, inputs: Any) -> Any:
-        """The outputs of all members, on the second axis."""
-
-        def start(x: Tensor) -> Any:
-            array = tf.TensorArray(x.dtype, self.members, element_shape=x.shape)
-            return array.write(0, x)
-
-        def update(array: Any, x: Tensor, count: Tensor) -> Any:
-            return array.write(tf.cast(count - 1, tf.int32), x)
-
-        outputs, arrays, _ = self._loop.fold(inputs, None, self._sizes(), start, update)
-        stacked = [tf.experimental.numpy.swapaxes(array.stack(), 0, 1) for array in arrays]
-        return keras.tree.pack_sequence_as(outputs, stacked)
+        return accumulate.stack(self._loop, inputs, self._sizes())
 
     def _spread(self, inputs: Any) -> list[Any]:
-        """What `spread.summarize` makes of each output, in the structure of the outputs."""
-        outputs, states, _ = self._loop.fold(
-            inputs, None, self._sizes(), spread.start, spread.update
-        )
-        results = [spread.summarize(state, self.members) for state in states]
-        return [
-            keras.tree.pack_sequence_as(outputs, list(each)) for each in zip(*results, strict=True)
-        ]
+        return accumulate.spread(self._loop, inputs, self._sizes())
 
     def _forget_traces(self) -> None:
         self._loop.forget_traces()
@@ -327,39 +292,9 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
             each.predict_function = None
 
     def _sizes(self) -> Tensor:
-        """A vector of all magnitudes: the numbers that can be set, and variables as they are now."""
-        numbers = tf.unstack(self._magnitudes)
-        now = [each for noise in self._settings.noises for each in noise.magnitudes_at(0)]
-        kinds = magnitudes_of(self._settings.noises)
-        return tf.stack(
-            [
-                number if is_number(kind) else each
-                for number, each, kind in zip(numbers, now, kinds, strict=True)
-            ]
-        )
+        return magnitudes.current(self._settings.noises, self._magnitudes)
 
     def _predict(self, function: BatchFunction, *arguments: Any) -> Any:
         function.run_as(run_eagerly=self.run_eagerly, jit_compile=self.jit_compile)
         x, batch_size, steps, verbose = arguments
         return function.predict(x, batch_size=batch_size, steps=steps, verbose=verbose)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Settings:
-    """Arguments of the constructor."""
-
-    rules: tuple[Rule, ...]
-    variables: Selector | None
-    exclude: Selector | None
-
-    @property
-    def noises(self) -> list[Noise]:
-        return [noise for _, noise in self.rules]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Functions:
-    """What `predict_members` and `predict_spread` predict with."""
-
-    members: BatchFunction
-    spread: BatchFunction
