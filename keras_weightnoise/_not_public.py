@@ -171,6 +171,15 @@ def set_past_tracking(owner: Any, name: str, value: Any) -> None:
     vars(owner)[name] = value
 
 
+def in_stateless_scope() -> bool:
+    """Whether a `keras.StatelessScope` is around, as in symbolic calls.
+
+    Keras exports no such question. A scope notes which one it is in, but that is not in its documentation.
+    """
+    with keras.StatelessScope() as scope:
+        return scope.original_scope is not None
+
+
 class ReadScope(keras.StatelessScope):  # type: ignore[misc]  # Keras ships no types.
     """A scope in which a subclass decides what variables read as, and what becomes of assignments.
 

@@ -66,6 +66,26 @@ def test_outermost_graph():
     assert in_graph(look) == [True, True]
 
 
+def test_in_stateless_scope():
+    found = []
+
+    class Look(keras.layers.Layer):
+        def call(self, x):
+            found.append(page.in_stateless_scope())
+            return x
+
+    Look()(tf.ones((1, 2)))
+    Look()(keras.Input((2,)))
+    with keras.StatelessScope():
+        found.append(page.in_stateless_scope())
+    with page.ReadScope() as scope:
+        found.append(page.in_stateless_scope())
+        with scope._outside():
+            found.append(page.in_stateless_scope())
+    assert found == [False, True, True, True, False]
+    assert not page.in_stateless_scope()
+
+
 def test_under_tape():
     def look():
         found = [page.under_tape()]

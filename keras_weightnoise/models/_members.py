@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_weightnoise._not_public import in_stateless_scope
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights import reachable
 from keras_weightnoise._weights.perturbation import perturb_assigned
@@ -134,7 +135,7 @@ class Members:
     def _function(self, inputs: Any, training: bool, magnitudes: Tensor) -> Callable[..., Any]:
         """What calls a member: traced, where a trace can be kept."""
         # In a scope of Keras's, as of symbolic calls, reads and assignments are not those of variables.
-        if tf.executing_eagerly() or _in_stateless_scope():
+        if tf.executing_eagerly() or in_stateless_scope():
             return self._call
         # From here on, it is known what it assigns.
         self._traced.get_concrete_function(
@@ -204,11 +205,6 @@ def _assigned_unseen(model: Layer) -> list[Variable]:
         if hasattr(layer.call, "get_concrete_function"):  # It may be traced already.
             unseen += state_variables(layer)
     return unseen
-
-
-def _in_stateless_scope() -> bool:
-    with keras.StatelessScope() as scope:
-        return scope.original_scope is not None
 
 
 def _seed_offset(number: Tensor, variable: Variable) -> Tensor:
