@@ -880,10 +880,18 @@ def images():
     return model, RNG.integers(0, 255, (4, 3, 3, 1)).astype("uint8")
 
 
+def served(loaded, x):
+    try:
+        return loaded.serve(x)
+    except TypeError:  # Keras 3.5 exports a dict of inputs as a list, of every model.
+        return loaded.serve(keras.tree.flatten(x))
+
+
 def texts():
     inputs = keras.Input((), dtype="string", name="text")
     vectorize = layers.TextVectorization(vocabulary=["a", "b"], output_sequence_length=3)
-    outputs = layers.Dense(2)(layers.Flatten()(layers.Embedding(5, 2)(vectorize(inputs))))
+    # No `Flatten`: Keras 3.5 cannot predict with it here, with the plain model neither.
+    outputs = layers.Dense(2)(layers.Reshape((6,))(layers.Embedding(5, 2)(vectorize(inputs))))
     return keras.Model(inputs, outputs), tf.constant(["a b", "b c"])
 
 
@@ -954,9 +962,9 @@ def test_it_exports_with_the_inputs_of_the_model(tmp_path, make):
     loaded, found = signatures(tmp_path / "ensemble")
     inputs = signatures(tmp_path / "model")[1][:2]
     assert found[:2] == inputs
-    close(loaded.serve(x), expected)
+    close(served(loaded, x), expected)
     ensemble.magnitude = 0.0  # What is exported keeps its own.
-    close(loaded.serve(x), expected)
+    close(served(loaded, x), expected)
     ensemble(x)
     close(ensemble.get_weights(), model.get_weights())
 
