@@ -54,10 +54,9 @@ def intercepting() -> Iterator[None]:
     with _lock:
         _users += 1
         if _users == 1:
-            for cls in _classes(keras.optimizers.Optimizer):
-                methods = {name: getattr(cls, name) for name in _METHODS if _defines(cls, name)}
-                if methods:
-                    telling = {name: _telling(method) for name, method in methods.items()}
+            for cls in _classes():
+                if names := [name for name in _METHODS if _defines(cls, name)]:
+                    telling = {name: _telling(getattr(cls, name)) for name in names}
                     _installed.enter_context(replaced(cls, **telling))
     try:
         yield
@@ -79,10 +78,12 @@ def listening(listener: Listener) -> Iterator[None]:
         _hearing.listener = before
 
 
-def _classes(cls: Any) -> Iterator[Any]:
-    yield cls
-    for subclass in cls.__subclasses__():
-        yield from _classes(subclass)
+def _classes() -> list[Any]:
+    """The classes of optimizers there are now: looked for in each step, as more may have been defined."""
+    found: list[Any] = [keras.optimizers.Optimizer]
+    for cls in found:  # Grows meanwhile.
+        found += cls.__subclasses__()
+    return found
 
 
 def _defines(cls: Any, name: str) -> bool:
