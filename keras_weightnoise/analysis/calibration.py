@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from keras_weightnoise._checks import check_count
 from keras_weightnoise._tables import Table
 from keras_weightnoise.analysis._plots import make_axes
 from keras_weightnoise.analysis._results import Result
@@ -162,12 +163,7 @@ def calibration_report(y_true: Any, probabilities: Any, *, bins: int = 15) -> Ca
         - [Brier, 1950](https://doi.org/10.1175/1520-0493(1950)078%3C0001:VOFEIT%3E2.0.CO;2)
         - [Guo et al., 2017](https://arxiv.org/abs/1706.04599) (expected calibration error)
     """
-    if not isinstance(bins, int | np.integer) or isinstance(bins, bool):
-        raise TypeError(
-            f"Invalid `bins`. Expected an int >= 1. Received: bins={bins} (of type {type(bins).__name__})"
-        )
-    if bins < 1:
-        raise ValueError(f"Invalid `bins`. Expected an int >= 1. Received: bins={bins}")
+    check_count("bins", bins)
     p = check_probabilities(probabilities)
     labels = check_labels(y_true, *p.shape)
     of_label = p[np.arange(len(p)), labels]

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_weightnoise._tables import Table
 from keras_weightnoise._weights import kernels
 from keras_weightnoise._weights.resolution import root_mean_squares
 from keras_weightnoise._weights.rules import Assigned, Rule
@@ -72,7 +73,8 @@ def table(model: Any, assigned: Sequence[Assigned], rules: Sequence[Rule], now: 
     several = len(assigned) > 1
     stddev = ("Stddev now", "At the end") if ramps else ("Noise stddev",)
     noise_column = ("Noise of",) if several else ()
-    rows = [("Variable", "Shape", *noise_column, *stddev, "Weight rms", "SNR (dB)")]
+    header = ("Variable", "Shape", *noise_column, *stddev, "Weight rms", "SNR (dB)")
+    rows = []
     for (noise, targets), (selector, _) in zip(assigned, rules, strict=True):
         now_and_end = [noise.magnitudes_at(now), largest_magnitudes(noise, now)][: 1 + ramps]
         sizes = [root_mean_squares(noise, targets, each) for each in now_and_end]
@@ -89,23 +91,13 @@ def table(model: Any, assigned: Sequence[Assigned], rules: Sequence[Rule], now: 
                     f"{20 * np.log10(rms / stddevs[-1]):.1f}" if rms and stddevs[-1] else "-",
                 )
             )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
     named = [
         f"{selector_name(selector)}: {noise}" if several else str(noise)
         for selector, noise in rules
     ]
     skipped = [v.path for v in model.trainable_variables if not kernels.is_float(v)]
-    return "\n".join(
-        [
-            f"Weight noise: {', '.join(named)}",
-            *lines,
-            *(f"Not a float, skipped: {path}" for path in skipped),
-        ]
-    )
+    text = Table(f"Weight noise: {', '.join(named)}", header, rows).to_text()
+    return "\n".join([text, *(f"Not a float, skipped: {path}" for path in skipped)])
 
 
 def _ramps(noise: Noise) -> list[Ramp]:

@@ -35,7 +35,6 @@ from keras_weightnoise.noises.noise import (
     Magnitude,
     Noise,
     Schedule,
-    name_magnitudes,
 )
 from keras_weightnoise.noises.pcm import PCM
 from keras_weightnoise.noises.polynomial import Polynomial
@@ -67,6 +66,5 @@ __all__ = [
     "check_scale",
     "get",
     "laws",
-    "name_magnitudes",
     "scale",
 ]

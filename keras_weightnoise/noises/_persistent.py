@@ -10,7 +10,7 @@ from keras_weightnoise.noises.noise import Draw, Noise
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Persistent(Noise):
-    """Base class of noise with one draw, which may be kept: `persistent`."""
+    """Base class of noise whose draw, or draws of one law, may be kept: `persistent`."""
 
     law: ClassVar[Law]
     persistent: bool = dataclasses.field(default=False, kw_only=True, repr=False)

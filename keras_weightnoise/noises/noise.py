@@ -2,9 +2,7 @@
 
 import dataclasses
 import math
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal, get_args
 
 import keras
@@ -212,30 +210,6 @@ class Compose(Noise):
     @property
     def magnitudes(self) -> tuple[Magnitude, ...]:
         return tuple(magnitude for noise in self.noises for magnitude in noise.magnitudes)
-
-
-def name_magnitudes(noises: Iterable[Noise]) -> dict[str, Magnitude]:
-    """Names the magnitudes of noises, for logs and tables.
-
-    Args:
-        noises: The noises. Of a composition, its members are named.
-
-    Returns:
-        A dict of magnitudes in the order of the noises, keyed by the field's name where there is one
-        (`"stddev"`), and by that of noise and field where there are several (`"gaussian_stddev"`,
-        then `"gaussian_stddev_1"`).
-    """
-    members = [member for noise in noises for member in noise.members]
-    if len(members) == 1:
-        return {members[0].magnitude_name: members[0].magnitudes[0]}
-    named: dict[str, Magnitude] = {}
-    used: Counter[str] = Counter()
-    for member in members:
-        kind = re.sub(r"(?<!^)(?=[A-Z])", "_", type(member).__name__).lower()
-        key = f"{kind}_{member.magnitude_name}"
-        named[f"{key}_{used[key]}" if used[key] else key] = member.magnitudes[0]
-        used[key] += 1
-    return named
 
 
 def _arguments(noise: Noise) -> list[dataclasses.Field[Any]]:

@@ -3,15 +3,16 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import keras
 import tensorflow as tf
 
-from keras_weightnoise._checks import check_choice, check_flag
+from keras_weightnoise._checks import check_choice
 from keras_weightnoise._random import kernels, laws
-from keras_weightnoise._random.laws import horner
+from keras_weightnoise._random.laws import Law, horner
 from keras_weightnoise._types import Tensor
+from keras_weightnoise.noises._persistent import Persistent
 from keras_weightnoise.noises._tiles import Tiled
 from keras_weightnoise.noises.noise import Draw, Magnitude
 
@@ -34,7 +35,7 @@ _DEVICES = {
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class ReRAM(Tiled):
+class ReRAM(Persistent, Tiled):
     """Resistive memory after programming: `w' = (g+ - g-) * max|w| / (g_max - g_min)`.
 
     A weight is held by a pair of cells, one for either sign. The conductance of the one is to be
@@ -76,17 +77,16 @@ class ReRAM(Tiled):
 
     preset: Preset = "wan2022"
     scale: Magnitude = 1.0
-    persistent: bool = dataclasses.field(default=False, kw_only=True, repr=False)
     magnitude_name = "scale"
+    law: ClassVar[Law] = laws.NORMAL
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("preset", self.preset, get_args(Preset))
-        check_flag("persistent", self.persistent)
 
     @property
     def draws(self) -> tuple[Draw, ...]:
-        return (Draw(laws.NORMAL, new_for="chip" if self.persistent else "step"),) * 2
+        return super().draws * 2  # One for each cell.
 
     def perturb_tile(
         self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]

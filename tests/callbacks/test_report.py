@@ -79,6 +79,11 @@ def test_several_noises_are_told_apart(capsys):
         ({keras.layers.Dense: 0.5}, ["stddev"]),
         (noises.Gaussian(0.1) + noises.Uniform(0.1), ["gaussian_stddev", "uniform_limit"]),
         (noises.Gaussian(0.1) + 0.1, ["gaussian1_stddev", "gaussian2_stddev"]),
+        (noises.Compose([noises.Quantization(4, 0.3)]), ["probability"]),
+        (
+            noises.TruncatedGaussian(0.2) + noises.Quantization(4),
+            ["truncated_gaussian_stddev", "quantization_probability"],
+        ),
     ],
     ids=str,
 )

@@ -344,26 +344,6 @@ def test_noise_plus_what_is_no_noise_is_refused(other):
             add()
 
 
-NAMES = {
-    "one": ([N.Gaussian(0.1)], {"stddev": 0.1}),
-    "a composition of one": ([N.Compose([N.Quantization(4, 0.3)])], {"probability": 0.3}),
-    "several": (
-        [N.Quantization(4) + N.Gaussian(0.1), N.TruncatedGaussian(0.2), N.Gaussian(0.3)],
-        {
-            "quantization_probability": 1.0,
-            "gaussian_stddev": 0.1,
-            "truncated_gaussian_stddev": 0.2,
-            "gaussian_stddev_1": 0.3,
-        },
-    ),
-}
-
-
-@pytest.mark.parametrize(("noises", "named"), NAMES.values(), ids=NAMES)
-def test_magnitudes_have_names(noises, named):
-    assert list(N.name_magnitudes(noises).items()) == list(named.items())
-
-
 def test_magnitude_at_a_step():
     assert [m.numpy() for m in N.LogNormal(0.5).magnitudes_at(3)] == [0.5]
     both = N.StuckAt(0.25) + N.Gaussian(RAMP)
