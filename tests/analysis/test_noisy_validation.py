@@ -29,6 +29,7 @@ def fit(model, *callbacks, **options):
     return model.fit(X, Y, callbacks=list(callbacks), **data).history
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("noise", [0.3, noises.Uniform(0.2), {"kernel": 0.1}], ids=str)
 def test_figures_are_the_mean_over_the_draws(noise):
     model = network()
@@ -82,6 +83,7 @@ def test_it_can_be_copied_pickled_and_used_again():
     assert histories == [histories[0]] * 4
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

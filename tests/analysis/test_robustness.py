@@ -97,6 +97,7 @@ def test_values(noise, at, eager):
     assert len({r.metrics["loss"] for r in result.rows}) == 4
 
 
+@pytest.mark.any_version
 def test_selection():
     model = network()
     before = [v.numpy() for v in model.variables]
@@ -129,6 +130,7 @@ def test_draws_are_common():
         assert not np.allclose(seen[1], seen[3])
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize(
     ("noise", "magnitudes", "evaluations"),
     [
@@ -305,6 +307,7 @@ def test_each_draw_of_a_stateful_model_starts_from_the_same_state():
 # Errors.
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -365,6 +368,7 @@ def test_wrong_arguments_fail_before_anything_is_evaluated(options, error, messa
     assert state(model) == before
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -430,6 +434,7 @@ def test_an_interrupt_keeps_what_was_measured():
     assert RobustnessResult.from_json(part.to_json()) == part != whole
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("place", ["draw", "put"])
 def test_an_interrupt_while_weights_are_written(monkeypatch, place):
     model = network()
@@ -453,6 +458,7 @@ def test_an_interrupt_while_weights_are_written(monkeypatch, place):
     assert state(model) == before
 
 
+@pytest.mark.any_version
 def test_progress(capsys):
     sweep(network(), (X, Y))
     assert not capsys.readouterr().out
@@ -541,6 +547,7 @@ def test_forms_of_data_to_recalibrate_on(form):
     assert result.clean == pytest.approx(expected(True).clean)
 
 
+@pytest.mark.any_version
 def test_recalibration_matters():
     for a, b in zip(
         expected(True).rows, sweep(network(True), (X, Y), batch_size=5).rows, strict=True
@@ -608,6 +615,7 @@ def made(values, clean=None, complete=True):
     )
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("metric", ["accuracy", "loss"])
 @pytest.mark.parametrize(
     ("values", "drop", "expected"),
@@ -628,6 +636,7 @@ def test_tolerance(values, drop, expected, metric):
         assert made(values).tolerance(drop=drop) == expected
 
 
+@pytest.mark.any_version
 def test_tolerance_with_the_direction_changed():
     result = made({0.1: [0.95], 0.2: [0.85]})
     assert result.tolerance() == 0.1
@@ -636,6 +645,7 @@ def test_tolerance_with_the_direction_changed():
     assert result.tolerance() == 0.0
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -650,6 +660,7 @@ def test_wrong_arguments_of_results(call, message):
         call(made({0.1: [0.9]}))
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize(
     ("name", "high"),
     [
@@ -665,11 +676,13 @@ def test_which_metrics_are_better_when_higher(name, high):
     assert prefers_high(name) == high
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("degrees", [1, 2, 3, 5, 9, 10, 11, 15, 29, 100, 10000])
 def test_t_quantile(degrees):
     assert t_quantile(degrees) == pytest.approx(scipy.stats.t.ppf(0.975, degrees), abs=3e-4)
 
 
+@pytest.mark.any_version
 def test_summary():
     values = {3: 0.5, 5: 0.7, 6: 0.1, 9: 0.2}
     summary = summarize(values, True)
@@ -689,6 +702,7 @@ def test_summary():
     assert summarize({0: math.inf, 1: 0.0}, False)[-2:] == (math.inf, 0)
 
 
+@pytest.mark.any_version
 def test_printed():
     result = made({0.5: [0.8, 0.7], 0.01: [0.9, 0.9]})
     lines = str(result).splitlines()
@@ -702,6 +716,7 @@ def test_printed():
     assert len({len(line) for line in lines[-3:]}) == 1
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -716,6 +731,7 @@ def test_numbers(value, text):
     assert number(value) == text
 
 
+@pytest.mark.any_version
 def test_json(tmp_path):
     result = made({0.1: [0.1 + 0.2, math.nan], 1e-9: [math.inf, -math.inf]}, complete=False)
     text = result.to_json(tmp_path / "result.json")
@@ -730,6 +746,7 @@ def test_json(tmp_path):
     assert result != 1
 
 
+@pytest.mark.any_version
 def test_parts_of_a_sweep_add_up_to_the_whole():
     noise = [None, noises.Uniform, noises.Quantization(4)]
     whole = sweep(network(), (X, Y), noise=noise, draws=10)
@@ -741,6 +758,7 @@ def test_parts_of_a_sweep_add_up_to_the_whole():
     assert RobustnessResult.from_json(parts[0].to_json()) + parts[1] == parts[1] + parts[0]
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize(
     "other",
     [
@@ -763,6 +781,7 @@ def test_parts_of_different_sweeps_do_not_add_up(other):
         sweep(network(), (X, Y), draws=range(4)) + sweep(model, **options)
 
 
+@pytest.mark.any_version
 def test_in_notebooks():
     html = made({0.1: [0.75, 0.5], 0.2: [0.25]})._repr_html_()
     assert html.count("<table>") == 2
@@ -770,6 +789,7 @@ def test_in_notebooks():
     assert ">0.6250</td>" in html
 
 
+@pytest.mark.any_version
 def test_what_made_a_result_is_written_down():
     result = sweep(network(), (X, Y), noise=noises.Uniform(relative_to="max"), seed=3)
     content = json.loads(result.to_json())
@@ -785,12 +805,14 @@ def test_what_made_a_result_is_written_down():
         RobustnessResult.from_json(json.dumps(content))
 
 
+@pytest.mark.any_version
 def test_dataframe():
     frame = made({0.1: [0.75, 0.5], 0.2: [0.25]}).to_dataframe()
     assert list(frame.columns) == ["noise", "magnitude", "draw", "loss", "accuracy"]
     assert frame.groupby("magnitude")["accuracy"].mean().to_dict() == {0.1: 0.625, 0.2: 0.25}
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize(
     ("module", "call"),
     [("pandas", "to_dataframe"), ("matplotlib.pyplot", "plot")],
@@ -801,6 +823,7 @@ def test_without_optional_packages(monkeypatch, module, call):
         getattr(made({0.1: [0.5]}), call)()
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize(
     ("noise", "magnitudes", "label"),
     [
@@ -829,6 +852,7 @@ def pyplot():
     plt.close("all")
 
 
+@pytest.mark.any_version
 def test_plot(pyplot):
     result = made({0.0: [0.9, 0.9], 0.5: [0.6, 0.8], 0.01: [0.9, 0.8]})
     ax = result.plot()
@@ -845,6 +869,7 @@ def test_plot(pyplot):
     assert [t.get_text() for t in ax.get_legend().texts] == ["Gaussian", "without noise"]
 
 
+@pytest.mark.any_version
 def test_plots_of_several_models_and_noises(pyplot):
     one, two = made({0.1: [0.9], 0.5: [0.7]}), made({0.1: [0.8], 0.5: [0.6]})
     ax = one.plot("loss", label="one")
@@ -862,6 +887,7 @@ def test_plots_of_several_models_and_noises(pyplot):
     assert len(ax.collections) == 2
 
 
+@pytest.mark.any_version
 def test_plot_of_results_that_are_not_finite(pyplot):
     ax = made({0.1: [0.9, math.nan], 0.2: [math.nan, math.inf]}).plot()
     ax.figure.canvas.draw()

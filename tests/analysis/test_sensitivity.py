@@ -118,6 +118,7 @@ def test_one_at_a_time(options, expected):
     assert seen == [set(), *map(set, expected * 2)]
 
 
+@pytest.mark.any_version
 def test_noise_that_is_not_random_is_evaluated_once():
     model = network()
     seen = moved(model)
@@ -127,6 +128,7 @@ def test_noise_that_is_not_random_is_evaluated_once():
     assert [s.std for s in result.summaries("loss").values()] == [0.0, 0.0]
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize(
     ("noise", "text"),
     [
@@ -141,6 +143,7 @@ def test_the_noise_is_named(noise, text):
     assert str(result).splitlines()[0].endswith(text)
 
 
+@pytest.mark.any_version
 def test_all_layers_are_drawn_at_once(monkeypatch):
     drawn = []
     original = perturb.perturb_assigned
@@ -181,6 +184,7 @@ def test_a_variable_that_the_model_owns_and_layers_of_one_name():
     assert sorted(names) == ["part/bias", "part/bias (2)", "scale"]
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 @pytest.mark.parametrize("when", [0, 1, 5])
 def test_interrupts_and_errors(when, error):
@@ -206,6 +210,7 @@ def test_interrupts_and_errors(when, error):
     assert state(model) == before
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -254,6 +259,7 @@ def made(values, higher=True):
 VALUES = {"a": [0.8, 0.9], "b": [0.9, 0.9], "c": [0.9, math.nan], "d": [0.2, 0.4]}
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize(
     ("metric", "higher", "order"),
     [
@@ -267,6 +273,7 @@ def test_order(metric, higher, order):
     assert list(made(VALUES, higher).summaries(metric)) == list(order)
 
 
+@pytest.mark.any_version
 def test_printed():
     lines = str(made(VALUES)).splitlines()
     assert lines[0] == "Sensitivity to weight noise in one layer at a time: Gaussian"
@@ -275,6 +282,7 @@ def test_printed():
     assert lines[start + 3].split()[:4] == ["d", "-0.6000", "0.3000", "0.1414"]
 
 
+@pytest.mark.any_version
 def test_of_many_layers_the_most_fragile_are_shown():
     result = made({f"layer{i}": [0.9 - 0.01 * i] for i in range(30)})
     lines = str(result).splitlines()
@@ -288,6 +296,7 @@ def test_of_many_layers_the_most_fragile_are_shown():
         result.plot(top=0)
 
 
+@pytest.mark.any_version
 def test_parts_add_up_to_the_whole():
     whole = measure(network(), (X, Y), 0.5, draws=3)
     parts = [measure(network(), (X, Y), 0.5, draws=each) for each in (range(2, 3), range(2))]
@@ -306,6 +315,7 @@ def test_names_do_not_depend_on_what_was_built_before(tmp_path):
         assert list(result.summaries("loss")) == list(results[0].summaries("loss"))
 
 
+@pytest.mark.any_version
 def test_json_and_dataframe():
     result = made(VALUES)
     assert SensitivityResult.from_json(result.to_json()) == result != made({"a": [0.5]})
@@ -314,6 +324,7 @@ def test_json_and_dataframe():
     assert len(frame) == 8
 
 
+@pytest.mark.any_version
 def test_plot():
     import matplotlib.pyplot as plt
 

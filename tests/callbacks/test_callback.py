@@ -709,6 +709,7 @@ def test_two_on_one_fit_are_refused():
 # Refusals.
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

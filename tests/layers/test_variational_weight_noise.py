@@ -134,6 +134,7 @@ def test_shared_noise_and_its_gradients_are_those_by_hand():
         np.testing.assert_allclose(actual[1], by_kernel * n * slope, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_outputs_have_the_variance_of_the_learned_noise(estimator):
     layer, count = variational(estimator=estimator), 4000

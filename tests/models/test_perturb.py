@@ -115,6 +115,7 @@ def test_values(noise, inplace):
         np.testing.assert_allclose(target.variable, value, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("inplace", [False, True])
 @pytest.mark.parametrize(
     ("options", "expected"),
@@ -367,6 +368,7 @@ def test_one_object_for_several_withs_repeats_its_draws():
     np.testing.assert_array_equal(*seen)
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("redraws", [0, 2])
 def test_restored_after_errors(error, redraws):
@@ -384,6 +386,7 @@ def test_restored_after_errors(error, redraws):
     assert same(values(model), before)
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("failing", range(6))
 @pytest.mark.parametrize("use", ["with", "redraw", "inplace"])
 def test_an_interrupt_at_any_assignment_leaves_clean_weights(monkeypatch, failing, use):
@@ -513,6 +516,7 @@ def test_misuse():
         noisy.redraw()
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
