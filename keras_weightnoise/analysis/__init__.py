@@ -1,9 +1,11 @@
 """What noise tells of a model: how much it bears, where it breaks, how far to trust it."""
 
 from keras_weightnoise.analysis.calibration import CalibrationResult, calibration_report
+from keras_weightnoise.analysis.choose_magnitude import choose_magnitude
 from keras_weightnoise.analysis.comparison import ComparisonResult, compare
 from keras_weightnoise.analysis.landscape_result import LandscapeResult
 from keras_weightnoise.analysis.loss_landscape import loss_landscape
+from keras_weightnoise.analysis.magnitude_result import MagnitudeResult
 from keras_weightnoise.analysis.noise_tolerance import noise_tolerance
 from keras_weightnoise.analysis.noisy_validation import NoisyValidationCallback
 from keras_weightnoise.analysis.robustness import robustness_sweep
@@ -17,11 +19,13 @@ __all__ = [
     "CalibrationResult",
     "ComparisonResult",
     "LandscapeResult",
+    "MagnitudeResult",
     "NoisyValidationCallback",
     "RobustnessResult",
     "SensitivityResult",
     "ToleranceResult",
     "calibration_report",
+    "choose_magnitude",
     "compare",
     "fit_temperature",
     "layer_sensitivity",
