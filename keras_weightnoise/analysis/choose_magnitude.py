@@ -1,7 +1,8 @@
 """The magnitude of noise that suits an ensemble best."""
 
+import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -91,32 +92,16 @@ def choose_magnitude(
     """
     _check(ensemble, metric, mode, low, high, points, refinements)
     held_out = RepeatedData("data", data, batch_size, steps).arrays()
-    search = _Search(ensemble, held_out, metric, mode)
-    settings = describe(
-        ensemble.model,
-        [],
-        ensemble=repr(ensemble),
-        low=float(low),
-        high=float(high),
-        points=points,
-        refinements=refinements,
-    )
+    grid: list[float] = np.geomspace(low, high, points).tolist()
+    settings = {"ensemble": repr(ensemble), "low": grid[0], "high": grid[-1], "points": points}
+    settings = describe(ensemble.model, [], **settings, refinements=refinements)
     progress = Progress(points + 2 * refinements, verbose)
-    before = ensemble.magnitude
-    try:
-        ensemble.magnitude = float(high)  # Raises if that is out of the noise's range.
-        complete = search.run(np.geomspace(low, high, points).tolist(), refinements, progress)
+    with _magnitude_kept_at_error(ensemble):
+        ensemble.magnitude = grid[-1]  # Raises if that is out of the noise's range.
+        search = _Search(ensemble, held_out, metric, mode)
+        complete = search.run(grid, refinements, progress)
         ensemble.magnitude = search.best
-    except BaseException:
-        ensemble.magnitude = before
-        raise
-    if search.best in (low, high):
-        end, where = ("high", "above") if search.best == high else ("low", "below")
-        warnings.warn(
-            f"The best magnitude is at an end of what was tried. Expected `{end}` {where} what is best. "
-            f"Received: {end}={search.best}",
-            stacklevel=2,
-        )
+    _warn_of_ends(search.best, grid)
     return MagnitudeResult(
         metric=search.metric,
         magnitude=search.best,
@@ -126,6 +111,27 @@ def choose_magnitude(
         higher_is_better=search.higher_is_better,
         settings=settings,
     )
+
+
+def _warn_of_ends(best: float, grid: list[float]) -> None:
+    if best in (grid[0], grid[-1]):
+        end, where = ("high", "above") if best == grid[-1] else ("low", "below")
+        warnings.warn(
+            f"The best magnitude is at an end of what was tried. Expected `{end}` {where} what is best. "
+            f"Received: {end}={best}",
+            stacklevel=3,
+        )
+
+
+@contextlib.contextmanager
+def _magnitude_kept_at_error(ensemble: WeightNoiseEnsemble) -> Iterator[None]:
+    """After an error inside of it, an ensemble has the magnitude that it had."""
+    before = ensemble.magnitude
+    try:
+        yield
+    except BaseException:
+        ensemble.magnitude = before
+        raise
 
 
 class _Search:
