@@ -33,6 +33,7 @@ from keras_weightnoise.callbacks import WeightNoiseCallback
 from keras_weightnoise.layers import (
     GaussianWeightNoise,
     NoisyDense,
+    ParametricNoise,
     VariationalWeightNoise,
     noisy_call,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "MagnitudeResult",
     "NoisyDense",
     "NoisyValidationCallback",
+    "ParametricNoise",
     "RobustnessResult",
     "SensitivityResult",
     "ToleranceResult",

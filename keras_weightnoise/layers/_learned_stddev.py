@@ -1,4 +1,4 @@
-"""Standard deviations that are learned: where they begin, and numbers to multiply with them."""
+"""Noise of a learned size: what is learned, where it begins, and numbers to multiply with it."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -15,27 +15,45 @@ from keras_weightnoise._weights.values import stored_values, widen
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LearnedStddev:
-    """A variable of means, and the standard deviations that are learned for it.
+class LearnedNoise:
+    """A variable, and the noise of learned size that it reads with: `w' = mean + factor * n`.
 
     Attributes:
         target: The variable, and where its random numbers begin.
+    """
+
+    target: Target
+
+    @property
+    def mean(self) -> Tensor:
+        """The variable's value, in at least `float32`."""
+        return widen(stored_values([self.target.variable])[0])
+
+    @property
+    def factor(self) -> Tensor:
+        """What n ~ N(0, 1) is multiplied with, in the dtype of `mean`, against which it broadcasts."""
+        raise NotImplementedError
+
+    @property
+    def stddev(self) -> Tensor:
+        """The standard deviation of the noise."""
+        return self.factor
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LearnedStddev(LearnedNoise):
+    """A variable of means, and a standard deviation that is learned for each of them.
+
+    Attributes:
         rho: A variable of its shape: `stddev = softplus(rho)`.
         prior_parameters: The variables of its prior.
     """
 
-    target: Target
     rho: Variable
     prior_parameters: tuple[Variable, ...] = ()
 
     @property
-    def mean(self) -> Tensor:
-        """The means, in at least `float32`."""
-        return widen(stored_values([self.target.variable])[0])
-
-    @property
-    def stddev(self) -> Tensor:
-        """The standard deviations, in at least `float32`."""
+    def factor(self) -> Tensor:
         return tf.math.softplus(widen(stored_values([self.rho])[0]))
 
 

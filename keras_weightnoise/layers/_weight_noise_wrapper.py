@@ -40,6 +40,8 @@ class WeightNoiseWrapper(keras.layers.Wrapper):  # type: ignore[misc]  # Keras s
 
     # The arguments that `get_config` serializes.
     serialized: ClassVar[tuple[str, ...]] = ("variables", "exclude")
+    # Whether frozen weights are perturbed, too.
+    perturbs_frozen: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -214,7 +216,10 @@ class WeightNoiseWrapper(keras.layers.Wrapper):  # type: ignore[misc]  # Keras s
             self._check_targets()
         self._build_noise()
         try:
-            targets = self._select(self.layer) if self.trainable else []
+            if self.perturbs_frozen:
+                targets = self._select(self.layer, frozen=True)
+            else:
+                targets = self._select(self.layer) if self.trainable else []
         except ValueError:  # What there was is frozen or quantized now.
             targets = []
         quantized = [v.path for v in quantized_kernels(self.layer)]

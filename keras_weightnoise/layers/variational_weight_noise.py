@@ -12,22 +12,20 @@ from keras_weightnoise._checks import check_magnitude, check_positive
 from keras_weightnoise._not_public import outermost_graph, under_tape
 from keras_weightnoise._random.generator import make_key
 from keras_weightnoise._types import Tensor
-from keras_weightnoise._weights.reachable import Layer, Variable, path
+from keras_weightnoise._weights.reachable import Layer
 from keras_weightnoise._weights.selection import Target
 from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise._weights.values import stored_values
-from keras_weightnoise.layers import _estimators as estimators
 from keras_weightnoise.layers._estimators import Estimator
+from keras_weightnoise.layers._learned_noise_wrapper import LearnedNoiseWrapper
 from keras_weightnoise.layers._learned_stddev import LearnedStddev, draw_normal, initial_rho
-from keras_weightnoise.layers._noise_parameters import NoiseParameters, name_in
-from keras_weightnoise.layers._weight_noise_wrapper import WeightNoiseWrapper
-from keras_weightnoise.layers.noisy_call import substituted_call
+from keras_weightnoise.layers._noise_parameters import name_in
 from keras_weightnoise.noises.noise import Schedule
 from keras_weightnoise.priors import Prior
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
-class VariationalWeightNoise(WeightNoiseWrapper):
+class VariationalWeightNoise(LearnedNoiseWrapper[LearnedStddev]):
     """Wraps a layer so that its kernels are noisy in training, by a learned size: `w' = mu + sigma n`.
 
     Each kernel has for each weight a mean mu, which is the layer's own weight, and a standard deviation
@@ -105,7 +103,7 @@ class VariationalWeightNoise(WeightNoiseWrapper):
         - [Wen et al., 2018](https://arxiv.org/abs/1803.04386) (`"flipout"`)
     """
 
-    serialized = (*WeightNoiseWrapper.serialized, "prior", "kl_weight")
+    serialized = (*LearnedNoiseWrapper.serialized, "prior", "kl_weight")
 
     def __init__(
         self,
@@ -139,24 +137,9 @@ class VariationalWeightNoise(WeightNoiseWrapper):
         self.initial_stddev = float(initial_stddev)
         self.relative_to = relative_to
         self.kl_weight = kl_weight
-        self.noise = NoiseParameters(layer.dtype_policy)
-        self._learned: list[LearnedStddev] = []
         # The graph of the last call, if it was made in one, and whether that call was in training.
         self._last_call: tuple[Any, bool] = (None, False)
         self.check_targets_if_built()
-
-    def stddevs(self) -> list[tuple[Variable, Tensor]]:
-        """Pairs of each variable of means and its learned standard deviations, in units of the weights.
-
-        Returns:
-            A list of pairs of a `keras.Variable` of the wrapped layer and a tensor of its shape, in
-            `float32`, or in `float64` where the variable is.
-
-        Raises:
-            ValueError: If the layer is not built.
-        """
-        self._check_noise_is_built()
-        return [(each.target.variable, each.stddev) for each in self._learned]
 
     def kl_divergence(self) -> Tensor:
         """KL(q || prior) of all variables that have learned standard deviations, in nats, not scaled.
@@ -203,37 +186,6 @@ class VariationalWeightNoise(WeightNoiseWrapper):
         """In training."""
         return bool(training)
 
-    def noisy_call(
-        self,
-        targets: Sequence[Target],
-        args: Sequence[Any],
-        kwargs: dict[str, Any],
-        *,
-        seed: Tensor,
-        step: Tensor,
-    ) -> Any:
-        """Calls the wrapped layer under noise: see the base class."""
-        if self.estimator != "shared":
-            target = estimators.only_kernel(self.estimator, self.layer, targets)
-            (learned,) = self._learned_for([target])
-            return estimators.call(
-                self.estimator,
-                self.layer,
-                target,
-                learned.stddev,
-                args,
-                kwargs,
-                seed=seed,
-                step=step,
-            )
-        learned_for = self._learned_for(targets)
-        draws = draw_normal(make_key(seed, step), targets)
-        values = [
-            tf.cast(each.mean + each.stddev * tf.cast(n, each.mean.dtype), each.rho.dtype)
-            for each, n in zip(learned_for, draws, strict=True)
-        ]
-        return substituted_call(self.layer, targets, values, args, kwargs)
-
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, serialized."""
         return {
@@ -276,22 +228,3 @@ class VariationalWeightNoise(WeightNoiseWrapper):
             ]
             terms.append(self.prior.kl_divergence(mean, each.stddev, parameters, draw))
         return tf.add_n([tf.cast(term, tf.float32) for term in terms]) if terms else tf.zeros(())
-
-    def _learned_for(self, targets: Sequence[Target]) -> list[LearnedStddev]:
-        """What is learned for each target, in their order."""
-        known = {id(each.target.variable): each for each in self._learned}
-        missing = [path(t.variable) for t in targets if id(t.variable) not in known]
-        if missing:
-            raise ValueError(
-                f"The layer {self.name!r} has no learned standard deviations for {missing}, which became "
-                "trainable after it was built. Expected a layer that is wrapped last: after `enable_lora`, "
-                "and whatever else makes variables."
-            )
-        return [known[id(target.variable)] for target in targets]
-
-    def _check_noise_is_built(self) -> None:
-        if not self._learned:
-            raise ValueError(
-                f"The layer {self.name!r} has no standard deviations yet. Expected a built layer: call it "
-                "once on a batch, or `build` it."
-            )

@@ -3,13 +3,20 @@
 Keras's own test of a layer is not public, but it ships in the wheel: what Keras asks of its layers.
 """
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras.src import testing
 
-from keras_weightnoise import GaussianWeightNoise, VariationalWeightNoise, noises
+from keras_weightnoise import (
+    GaussianWeightNoise,
+    ParametricNoise,
+    VariationalWeightNoise,
+    noises,
+)
 from keras_weightnoise._weights import perturbation, selection
 
 pytestmark = pytest.mark.slow
@@ -150,32 +157,40 @@ def test_passes_the_test_of_keras(layer, init, shape, dtype):
 
 
 # Recurrent, attention, embedding, other wrappers, whole models: the rest differs in the noise alone.
+VARIATIONAL = [layers.Embedding, layers.GRU, layers.MultiHeadAttention]
+VARIATIONAL += [time_distributed, bidirectional, small_model]
+
+
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")  # By Keras's test itself.
 @pytest.mark.parametrize(
-    ("layer", "init", "shape", "dtype"),
+    ("wrapper", "layer", "init", "shape", "dtype"),
     [
-        case
+        (wrapper, *case)
+        for wrapper, kinds in (
+            (functools.partial(VariationalWeightNoise, examples=10), VARIATIONAL),
+            (ParametricNoise, [small_model]),
+        )
         for case in LAYERS
-        if case[0] in (layers.Embedding, layers.GRU, layers.MultiHeadAttention, time_distributed)
-        or case[0] in (bidirectional, small_model)
+        if case[0] in kinds
     ],
 )
-def test_noise_of_learned_size_passes_it_too(layer, init, shape, dtype):
+def test_noise_of_learned_size_passes_it_too(wrapper, layer, init, shape, dtype):
     plain = layer(**init)
     outputs = call(plain, shape, dtype)
     several = isinstance(shape, dict)
-    kernels = len(selection.select(plain, "kernels"))
+    learned = len(selection.select(plain, "kernels"))
+    divergence = wrapper is not ParametricNoise
     testing.TestCase().run_layer_test(
-        lambda dtype=None: VariationalWeightNoise(layer(**init, dtype=dtype), examples=10, seed=1),
+        lambda dtype=None: wrapper(layer(**init, dtype=dtype), seed=1),
         {},
         input_shape=shape,
         input_dtype=dict.fromkeys(shape, "float32") if several else dtype,
         expected_output_shape=keras.tree.map_structure(lambda x: tuple(x.shape), outputs),
         expected_output_dtype=keras.tree.map_structure(lambda x: x.dtype.name, outputs),
-        expected_num_trainable_weights=len(plain.trainable_weights) + kernels,
+        expected_num_trainable_weights=len(plain.trainable_weights) + learned,
         expected_num_non_trainable_weights=len(plain.non_trainable_weights),
         expected_num_non_trainable_variables=len(plain.non_trainable_variables) + 1,
-        expected_num_losses=len(plain.losses) + 1,
+        expected_num_losses=len(plain.losses) + divergence,
         supports_masking=plain.supports_masking,
         run_training_check=not several,
     )
