@@ -1,16 +1,13 @@
 """The magnitude of noise at which a model breaks."""
 
 import functools
-import math
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
-import numpy as np
-
-from keras_weightnoise._checks import check_count, is_number
 from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise.analysis._bisection import Bisection
+from keras_weightnoise.analysis._costs import Costs, Goal, Mode, check_search
 from keras_weightnoise.analysis._evaluation import (
     Evaluator,
     Progress,
@@ -21,15 +18,11 @@ from keras_weightnoise.analysis._evaluation import (
     keep_at_interrupt,
 )
 from keras_weightnoise.analysis._plan import Sweepable, at_magnitude, kind_of, plan
-from keras_weightnoise.analysis._results import choose_metric
 from keras_weightnoise.analysis._settings import describe
-from keras_weightnoise.analysis._summaries import prefers_high
-from keras_weightnoise.analysis.robustness_result import RobustnessRow
+from keras_weightnoise.analysis._trials import Trial
 from keras_weightnoise.analysis.tolerance_result import ToleranceResult
 from keras_weightnoise.models.perturb import PerturbedWeights
 from keras_weightnoise.noises import Noise
-
-Mode = Literal["auto", "min", "max"]
 
 
 def noise_tolerance(
@@ -120,129 +113,67 @@ def noise_tolerance(
     """
     check_arguments(model, seed)
     numbers = check_draws(draws)
-    _check_search(drop, high, bisections, within, mode)
+    check_search(drop, high, bisections, mode, within)
     evaluator = Evaluator(model, data, batch_size, steps, recalibrate)
     progress = Progress(len(numbers) * (1 + bisections), verbose)
     make = functools.partial(
         PerturbedWeights, model, variables=variables, exclude=exclude, seed=seed
     )
-    measured = _Measured(evaluator, noise, float(high), make, numbers, progress)
-    search = Bisection(drop, high, bisections, within)
+    perturb = _Perturb(noise, float(high), make)
+    search = Bisection(drop, float(high), bisections, within)
     settings = describe(
         model,
-        measured.variables,
-        noise=[measured.label],
+        perturb.variables,
+        noise=[perturb.label],
         seed=seed,
         **search.settings,
         recalibrated=recalibrate is not None,
     )
-    return _find(search, measured, evaluator.clean(), metric, mode, settings)
+    costs = Costs(evaluator, Goal.of(evaluator.clean(), metric, mode), perturb, numbers, progress)
+    return _find(costs, search, progress, settings)
 
 
 def _find(
-    search: Bisection,
-    measured: "_Measured",
-    clean: dict[str, float],
-    metric: str | None,
-    mode: Mode,
-    settings: dict[str, Any],
+    costs: Costs, search: Bisection, progress: Progress, settings: dict[str, Any]
 ) -> ToleranceResult:
-    """Evaluates one magnitude after the other, until the search ends."""
-    metric = choose_metric(clean, metric)
-    higher = {name: prefers_high(name) for name in clean}
-    if mode != "auto":
-        higher[metric] = mode == "max"
-    sign = -1.0 if higher[metric] else 1.0
     complete = False
-    with keep_at_interrupt(measured.rows, stacklevel=5):
-        while (magnitude := search.next()) is not None:
-            search.costs[magnitude] = sign * (measured.mean(metric, magnitude) - clean[metric])
+    with keep_at_interrupt(costs.rows, stacklevel=5):
+        costs.search(search)
         complete = True
-        measured.progress.finish()
+        progress.finish()
     if search.largest == search.high:
         warnings.warn(
             "The model bears all that was tried. Expected `high` above what it bears. "
             f"Received: high={search.high}",
             stacklevel=3,
         )
-    return ToleranceResult(
-        clean=clean,
-        rows=tuple(sorted(measured.rows, key=lambda row: (row.magnitude, row.draw))),
-        complete=complete,
-        higher_is_better=higher,
-        settings=settings,
-        metric=metric,
-        drop=float(search.drop),
-        magnitude=search.largest,
-    )
+    return costs.result(search.drop, search.largest, complete, settings)
 
 
-class _Measured:
-    """The draws of a noise, evaluated at one magnitude after the other.
+class _Perturb:
+    """Puts a noise into the weights, at one magnitude after the other.
 
     Attributes:
         label: What the noise is called.
         variables: The variables that it perturbs.
-        rows: Every evaluation so far.
-        progress: The bar that counts them.
     """
 
     def __init__(
-        self,
-        evaluator: Evaluator,
-        noise: Sweepable | None,
-        high: float,
-        make: Callable[[Noise], PerturbedWeights],
-        draws: Sequence[int],
-        progress: Progress,
+        self, noise: Sweepable | None, high: float, make: Callable[[Noise], PerturbedWeights]
     ) -> None:
         (point,) = plan(noise, [high])
         self.label = point.label
-        self.rows: list[RobustnessRow] = []
         # One graph draws for all magnitudes, unless the draws themselves differ.
         self._perturbed = {kind_of(point.noise): make(point.noise)}
         self.variables = self._perturbed[kind_of(point.noise)].variables
-        self._evaluator = evaluator
         self._noise = noise
         self._make = make
-        self._draws = draws
-        self.progress = progress
 
-    def mean(self, metric: str, magnitude: float) -> float:
-        """The mean of a metric over the draws at a magnitude."""
+    def __call__(self, magnitude: float) -> tuple[PerturbedWeights, Trial]:
         noise = at_magnitude(self._noise, magnitude)
         kind = kind_of(noise)
         if kind not in self._perturbed:
             self._perturbed[kind] = self._make(noise)
-        values: list[float] = []
-        with self._perturbed[kind] as noisy:
-            self.progress.start()
-            for draw in self._draws:
-                if is_random(noise) or not values:
-                    noisy.inject(draw, [noise.magnitudes_at(0)])
-                    metrics = self._evaluator.noisy()
-                    self.progress.add()
-                values.append(metrics[metric])
-                self.rows.append(RobustnessRow(self.label, magnitude, draw, dict(metrics)))
-        return float(np.mean(values))
-
-
-def _check_search(drop: Any, high: Any, bisections: Any, within: Any, mode: Any) -> None:
-    for name, value, least in (
-        ("drop", drop, "> 0"),
-        ("high", high, "> 0"),
-        ("within", within, ">= 0"),
-    ):
-        if not is_number(value):
-            raise TypeError(
-                f"Invalid `{name}`. Expected a number {least}. Received: {name}={value!r}"
-            )
-        if not (math.isfinite(value) and (value > 0 or (value == 0 and name == "within"))):
-            raise ValueError(
-                f"Invalid `{name}`. Expected a number {least}. Received: {name}={value}"
-            )
-    check_count("bisections", bisections)
-    if mode not in ("auto", "min", "max"):
-        raise ValueError(
-            f'Invalid `mode`. Expected "auto", "min" or "max". Received: mode={mode!r}'
-        )
+        noisy, sizes = self._perturbed[kind], [noise.magnitudes_at(0)]
+        labels = {"noise": self.label, "magnitude": magnitude}
+        return noisy, Trial(labels, lambda draw: noisy.inject(draw, sizes), is_random(noise))

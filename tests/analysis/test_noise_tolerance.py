@@ -22,12 +22,19 @@ X = np.eye(6, dtype="float32")
 find = functools.partial(noise_tolerance, verbose=0, draws=3, bisections=6)
 
 
-def linear(loss="mse", units=1, **options):
-    """A model that returns its six weights, and data on which its loss is what they are off by."""
+def linear(power=2, metrics=("loss",), units=1):
+    """A model whose loss is what its weights are off by, which a formula says: it is faster."""
     keras.utils.set_random_seed(1)
     model = keras.Sequential([keras.Input((6,)), L.Dense(units, use_bias=False)], name="net")
-    model.compile("adam", loss, **options)
-    return model, (X, model.predict(X, verbose=0))
+    clean = model.layers[0].kernel.numpy()
+    model.compile("adam", "mse")
+
+    def evaluate(**options):
+        off = np.mean(np.abs(model.layers[0].kernel.numpy() - clean) ** power)
+        return dict.fromkeys(metrics, float(off))
+
+    model.evaluate = evaluate
+    return model, (X, clean)
 
 
 def drawn(model, noise=1.0, draws=3):
@@ -42,25 +49,26 @@ def drawn(model, noise=1.0, draws=3):
 
 
 @pytest.mark.parametrize(
-    ("loss", "power"), [("mse", 2), ("mae", 1)], ids=["quadratic model", "linear model"]
-)
-@pytest.mark.parametrize(
-    ("noise", "scaled"),
+    ("power", "noise", "scaled"),
     [
-        (None, noises.Gaussian(1.0)),
-        (noises.Uniform, noises.Uniform(1.0)),
-        (noises.Gaussian(relative_to="max"), noises.Gaussian(1.0, relative_to="max")),
+        (2, None, noises.Gaussian(1.0)),
+        (1, noises.Uniform, noises.Uniform(1.0)),
+        (2, noises.Gaussian(relative_to="max"), noises.Gaussian(1.0, relative_to="max")),
     ],
-    ids=["gaussian", "uniform", "relative"],
+    ids=["quadratic, gaussian", "linear, uniform", "quadratic, relative"],
 )
-def test_in_closed_form(loss, power, noise, scaled):
-    model, data = linear(loss)
+def test_in_closed_form(power, noise, scaled):
+    model, data = linear(power)
+    halvings = 9
+    if noise is None:
+        del model.evaluate  # Keras's own takes longer.
+        halvings = 5
     # The cost is s^p mean |n|^p.
     costs = np.mean(np.abs(drawn(model, scaled)) ** power, axis=(1, 2))
-    result = find(model, data, noise=noise, drop=0.01, high=0.5, bisections=9)
+    result = find(model, data, noise=noise, drop=0.01, high=0.5, bisections=halvings)
     expected = (0.01 / costs.mean()) ** (1 / power)
     assert result.magnitude <= expected * (1 + 1e-4)
-    assert result.magnitude == pytest.approx(expected, abs=0.5 / 2**9 + 1e-5)
+    assert result.magnitude == pytest.approx(expected, abs=0.5 / 2**halvings + 1e-5)
     assert result.flatness == pytest.approx(result.magnitude**-2)
     half = t_quantile(2) * costs.std(ddof=1) / math.sqrt(3)
     for end, least in zip(result.interval, (costs.mean() + half, costs.mean() - half), strict=True):
@@ -70,14 +78,14 @@ def test_in_closed_form(loss, power, noise, scaled):
 
 def test_the_variant_that_knows_magnitudes():
     """Its variance is s^2 w^2 + eps^2, with standard deviations, not variances, as arguments."""
-    model, data = linear(units=100)
+    model, data = linear(units=200)
     eps = 0.05
     result = find(
         model,
         data,
         noise=lambda s: noises.Gaussian(s, relative_to="weight") + noises.Gaussian(eps),
         drop=0.02,
-        draws=5,
+        draws=3,
     )
     w = model.layers[0].kernel.numpy()
     expected = math.sqrt((0.02 - eps**2) / np.mean(w**2))
@@ -95,7 +103,7 @@ def test_monotone_and_the_same_in_two_runs():
 
 
 def test_every_evaluation_is_of_a_draw_common_to_all_magnitudes():
-    model, data = linear(metrics=["mae"])
+    model, data = linear(metrics=("loss", "mae"))
     clean = model.layers[0].kernel.numpy()
     seen = watch(model, lambda i: model.layers[0].kernel.numpy() - clean)
     result = find(model, data, metric="loss", drop=0.01, bisections=3, draws=range(2, 4))
@@ -113,14 +121,13 @@ def test_every_evaluation_is_of_a_draw_common_to_all_magnitudes():
     [(None, "auto", "accuracy"), ("loss", "auto", "loss"), ("accuracy", "max", "accuracy")],
 )
 def test_accuracies_may_fall_and_losses_rise(metric, mode, expected):
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((6,)), L.Dense(6, activation="softmax")])
-    model.layers[0].kernel.assign(4.0 * X)
-    model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-    data = (X, np.arange(6))
-    result = find(model, data, metric=metric, mode=mode, drop=0.1, bisections=4, high=4.0)
+    model, data = linear()
+    off = model.evaluate
+    # The accuracy falls by as much as the loss rises.
+    model.evaluate = lambda **data: {"loss": off()["loss"], "accuracy": 1.0 - off()["loss"]}
+    result = find(model, data, metric=metric, mode=mode, drop=0.1, bisections=4)
     assert result.metric == expected
-    assert 0.25 <= result.magnitude < 4.0
+    assert 0.1 < result.magnitude < 2.0
     means = {m: s.mean for m, s in result.summaries().items()}
     sign = 1.0 if expected == "accuracy" else -1.0
     assert sign * (result.clean[expected] - means[result.magnitude]) <= 0.1
@@ -242,6 +249,5 @@ def test_plot():
 def test_the_copy_at_this_magnitude_costs_this_much():
     model, data = linear()
     result = find(model, data, drop=0.01, draws=1, bisections=10)
-    copy = perturb_weights(model, result.magnitude, seed=0)
-    cost = copy.evaluate(*data, verbose=0) - result.clean["loss"]
-    assert cost == pytest.approx(0.01, rel=0.1)
+    perturb_weights(model, result.magnitude, seed=0, inplace=True)
+    assert model.evaluate()["loss"] == pytest.approx(0.01, rel=0.1)
