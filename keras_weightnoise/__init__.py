@@ -40,6 +40,7 @@ from keras_weightnoise.layers import (
 from keras_weightnoise.models import (
     EnsembleSpread,
     WeightNoiseEnsemble,
+    add_variational_weight_noise,
     add_weight_noise,
     clip_weights,
     perturb_weights,
@@ -68,6 +69,7 @@ __all__ = [
     "WeightNoiseCallback",
     "WeightNoiseEnsemble",
     "__version__",
+    "add_variational_weight_noise",
     "add_weight_noise",
     "calibration_report",
     "choose_magnitude",

@@ -30,6 +30,7 @@ class NoiseParameters(keras.layers.Layer):  # type: ignore[misc]  # Keras ships 
         initializer: Callable[..., Tensor],
         dtype: str | None = None,
         loss: Callable[[], Tensor] | None = None,
+        means: Variable | None = None,
     ) -> Variable:
         """Adds a trained parameter: a variable that no noise perturbs.
 
@@ -41,12 +42,13 @@ class NoiseParameters(keras.layers.Layer):  # type: ignore[misc]  # Keras ships 
             loss: Returns a loss. Keras asks it as it asks a regularizer: each time it sums the losses of a
                 step, however often a layer was called, and wherever. A loss that a call adds would be added
                 by each call, and be out of reach where that is in a loop, as in `TimeDistributed`.
+            means: Of rho, the variable that it is learned for.
         """
         regularizer = None if loss is None else _Loss(loss)
         variable = self.add_weight(
             name=name, shape=shape, initializer=initializer, dtype=dtype, regularizer=regularizer
         )
-        mark(variable)
+        mark(variable, means)
         return variable
 
     def add_step(self) -> None:
@@ -59,6 +61,7 @@ class NoiseParameters(keras.layers.Layer):  # type: ignore[misc]  # Keras ships 
             trainable=False,
             aggregation="only_first_replica",
         )
+        mark(self.step)
 
 
 class _Loss(keras.Regularizer):  # type: ignore[misc]

@@ -24,6 +24,14 @@ from keras_weightnoise.noises.noise import Schedule
 from keras_weightnoise.priors import Prior
 
 
+def check_relative_to(relative_to: object) -> None:
+    """Raises unless learned standard deviations can begin relative to this."""
+    if relative_to not in (None, "std"):
+        raise ValueError(
+            f"Invalid `relative_to`. Expected `None` or 'std'. Received: relative_to={relative_to!r}"
+        )
+
+
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
 class VariationalWeightNoise(LearnedNoiseWrapper[LearnedStddev]):
     """Wraps a layer so that its kernels are noisy in training, by a learned size: `w' = mu + sigma n`.
@@ -123,11 +131,7 @@ class VariationalWeightNoise(LearnedNoiseWrapper[LearnedStddev]):
         check_positive("examples", examples)
         check_positive("initial_stddev", initial_stddev)
         check_magnitude("kl_weight", kl_weight)
-        if relative_to not in (None, "std"):
-            raise ValueError(
-                "Invalid `relative_to`. Expected `None` or 'std'. "
-                f"Received: relative_to={relative_to!r}"
-            )
+        check_relative_to(relative_to)
         prior = priors.get(prior)
         super().__init__(
             layer, estimator=estimator, variables=variables, exclude=exclude, seed=seed, **kwargs
@@ -153,6 +157,23 @@ class VariationalWeightNoise(LearnedNoiseWrapper[LearnedStddev]):
         self._check_noise_is_built()
         return self._divergence(self._learned)
 
+    def reset_stddevs(self) -> None:
+        """Has the standard deviations begin anew, at `initial_stddev`.
+
+        Where they are relative to the weights, these are the weights as they are now: of use after trained
+        weights have been loaded into the wrapped layer.
+
+        Raises:
+            ValueError: If the layer is not built; if `relative_to="std"`, and all weights of a variable are
+                equal.
+        """
+        self._check_noise_is_built()
+        for each in self._learned:
+            initial = initial_rho(
+                self.layer, each.target.variable, self.initial_stddev, self.relative_to
+            )
+            each.rho.assign(initial(tuple(each.rho.shape), each.rho.dtype))
+
     def build_noise(self, targets: Sequence[Target]) -> None:
         """Makes rho, the prior's parameters and the count of steps: see the base class."""
         for target in targets:
@@ -164,6 +185,7 @@ class VariationalWeightNoise(LearnedNoiseWrapper[LearnedStddev]):
                 initial_rho(self.layer, variable, self.initial_stddev, self.relative_to),
                 value.dtype.name,
                 loss=None if self._learned else self._loss,  # The first has that of all.
+                means=variable,
             )
             parameters = tuple(
                 self.noise.add_parameter(

@@ -7,13 +7,13 @@ from typing import Any
 
 from keras_weightnoise._weights import reachable, selection, selectors
 from keras_weightnoise._weights.kernels import is_float, is_kernel
+from keras_weightnoise._weights.noise_parameters import is_noise_parameter
 from keras_weightnoise._weights.reachable import Layer, Variable
 from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise._weights.skipped import quantized_kernels
 from keras_weightnoise.layers import _estimators as estimators
 from keras_weightnoise.layers._estimators import Estimator
 from keras_weightnoise.layers._weight_noise_wrapper import WeightNoiseWrapper
-from keras_weightnoise.layers.gaussian_weight_noise import GaussianWeightNoise
 from keras_weightnoise.models._rebuilding import is_graph
 
 Chain = tuple[Layer, ...]
@@ -38,7 +38,7 @@ def choose(
 
     What `add_weight_noise` says of `variables` and `exclude`.
     """
-    layers = {id(chain[0]): chain[0] for chain in chains(model) if not _is_wrapped(chain[0])}
+    layers = {id(chain[0]): chain[0] for chain in chains(model) if not _has_noise(chain[0])}
     kernels = {key: _kernels(layer) for key, layer in layers.items()}
     candidates = list({id(v): v for each in kernels.values() for v in each}.values())
     if variables is None:
@@ -60,8 +60,8 @@ def choose(
         message = " ".join(refused.values())
         if variables is not None:
             raise ValueError(
-                f"Not all that is selected can be wrapped in `GaussianWeightNoise`. {message} Expected "
-                f"such layers among `exclude`. Received: variables={variables}, exclude={exclude}"
+                f"Not all that is selected can be wrapped. {message} Expected such layers among "
+                f"`exclude`. Received: variables={variables}, exclude={exclude}"
             )
         warnings.warn(f"Left without weight noise: {message}", stacklevel=3)
     wrapped = {key: own for key, own in selected.items() if key not in refused}
@@ -75,17 +75,17 @@ def choose(
     return {key: _selector(layers[key], kernels[key], own) for key, own in wrapped.items()}
 
 
-_OTHER = "no kernel, or in a wrapper already"
+_OTHER = "no kernel, or of a layer with noise already"
 
 
-def is_noisy(layer: Layer) -> bool:
-    """Whether a layer is, or holds, a `GaussianWeightNoise`."""
-    return any(isinstance(each, GaussianWeightNoise) for each in reachable.sublayers(layer))
+def wrappers(layer: Layer) -> list[WeightNoiseWrapper]:
+    """The wrappers with noise that a layer is or holds, the innermost first."""
+    return [each for each in reachable.sublayers(layer) if isinstance(each, WeightNoiseWrapper)]
 
 
-def _is_wrapped(layer: Layer) -> bool:
-    """Whether a layer is, or holds, a wrapper with noise of any kind."""
-    return any(isinstance(each, WeightNoiseWrapper) for each in reachable.sublayers(layer))
+def _has_noise(layer: Layer) -> bool:
+    """Whether a layer has noise already: in a wrapper, or of its own, as `NoisyDense`."""
+    return bool(wrappers(layer)) or any(map(is_noise_parameter, layer.variables))
 
 
 def _kernels(layer: Layer) -> list[Variable]:

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from keras_weightnoise._weights import reachable
+from keras_weightnoise._weights.noise_parameters import is_noise_parameter
 from keras_weightnoise._weights.reachable import Layer, Variable
 
 Config = dict[str, Any]
@@ -47,7 +48,10 @@ def rebuild(
     copier = _Copier(replace, edit)
     try:
         new = copier.copy(model)
-        check_shapes(variables(model), variables(new))
+        # Noise has variables, too, where it learns: wrappers bring them, and take them away.
+        check_shapes(
+            *([v for v in variables(each) if not is_noise_parameter(v)] for each in (model, new))
+        )
         for old, new_layer in copier.leaves:
             copy_state(old, new_layer, variables)
     except Exception as error:

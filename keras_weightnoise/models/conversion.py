@@ -1,30 +1,24 @@
 """Weight noise for the layers of an existing model, and without it again."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
-import numpy as np
 
-from keras_weightnoise._checks import check_model
-from keras_weightnoise._weights import reachable
+from keras_weightnoise._checks import check_flag
+from keras_weightnoise._weights.noise_parameters import learned_stddevs
 from keras_weightnoise._weights.reachable import Layer, Variable
-from keras_weightnoise._weights.selectors import Selector, check_selectors
+from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise.layers._estimators import Estimator
+from keras_weightnoise.layers._weight_noise_wrapper import WeightNoiseWrapper
 from keras_weightnoise.layers.gaussian_weight_noise import GaussianWeightNoise
-from keras_weightnoise.models._layer_selection import chains, choose, is_noisy
-from keras_weightnoise.models._rebuilding import compile_like, is_graph, rebuild, refusal
+from keras_weightnoise.models._layer_selection import chains, wrappers
+from keras_weightnoise.models._rebuilding import compile_like, rebuild
+from keras_weightnoise.models._wrapping import FUNCTIONAL, check_graph, wrap_layers
 from keras_weightnoise.noises import Scale
 
-_REGISTERED_NAME = "keras_weightnoise>GaussianWeightNoise"
-_FUNCTIONAL = (
-    "if it was made from inputs and outputs, pass `keras.Model(model.input, model.output)`."
-)
-_INSTEAD_OF_ADDING = f"Train it with `WeightNoiseCallback`; or, {_FUNCTIONAL}"
-_INSTEAD_OF_STRIPPING = (
-    f"Take the wrappers out of its code, and load the weights; or, {_FUNCTIONAL}"
-)
+_INSTEAD_OF_STRIPPING = f"Take the wrappers out of its code, and load the weights; or, {FUNCTIONAL}"
 
 
 def add_weight_noise(
@@ -64,7 +58,8 @@ def add_weight_noise(
             wrapped are left out with a warning, which are quantized ones, and
             `keras.layers.SpectralNormalization`, which overwrites its kernel. For what a kernel is, see
             `GaussianWeightNoise`. Of a layer with LoRA, the trainable factors are perturbed. Layers that
-            are wrapped already stay as they are. Defaults to `None`.
+            have noise already (in a wrapper, or of their own, as `NoisyDense`) stay as they are. Defaults
+            to `None`.
         exclude: Which of these not, in the same terms. Defaults to `None`.
         seed: Int in [0, 2^32), from which each wrapper gets one of its own, whatever else is wrapped.
             `None`: each takes one from what `keras.utils.set_random_seed` seeds. Defaults to `None`.
@@ -101,42 +96,25 @@ def add_weight_noise(
         raise TypeError(
             f"`add_weight_noise` has no argument `{name}`.{advice} Received: {name}={value!r}"
         )
-    _check_graph(model, _INSTEAD_OF_ADDING)
-    check_selectors(variables=variables, exclude=exclude)
-    arguments: dict[str, Any] = {
-        "stddev": stddev,
-        "relative_to": relative_to,
-        "estimator": estimator,
-    }
-    # Checks them.
-    GaussianWeightNoise(keras.layers.Dense(1, name="any"), **arguments, seed=seed, name="any")
-    chosen = choose(model, variables, exclude, estimator)
-    places = {id(layer): place for place, (layer, *_) in enumerate(chains(model))}
-
-    def replace(layer: Layer, copy: Callable[[Layer], Layer]) -> Layer:
-        if id(layer) not in chosen:
-            return copy(layer)
-        return GaussianWeightNoise(
-            copy(layer),
-            **arguments,
-            variables=chosen[id(layer)],
-            seed=None if seed is None else _seed_of(seed, places[id(layer)]),
-            name=layer.name,
-            trainable=layer.trainable,
-        )
-
-    new = rebuild(model, replace, instead=_INSTEAD_OF_ADDING, variables=_without_seeds)
+    new, _ = wrap_layers(
+        model,
+        GaussianWeightNoise,
+        {"stddev": stddev, "relative_to": relative_to, "estimator": estimator},
+        variables=variables,
+        exclude=exclude,
+        seed=seed,
+    )
     compile_like(model, new)
     return new
 
 
-def strip_weight_noise(model: Any) -> Any:
-    """Returns a copy of a model without `GaussianWeightNoise`, its layers and weights kept.
+def strip_weight_noise(model: Any, *, return_stddevs: bool = False) -> Any:
+    """Returns a copy of a model without the wrappers of weight noise, its layers and weights kept.
 
     Use it when training under noise is done. The copy needs nothing of this library: it is saved, loaded
-    and exported as any other model. (But constraints such as `constraints.ClipToStddev` stay.) What the
-    wrapper does with `training=False`, its layer does always: outputs are the same, bit for bit. `model`
-    itself is not touched, and shares nothing with the copy.
+    and exported as any other model. (But constraints such as `constraints.ClipToStddev` stay.) What
+    `GaussianWeightNoise` and `VariationalWeightNoise` do with `training=False`, their layer does always:
+    outputs are the same, bit for bit. `model` itself is not touched, and shares nothing with the copy.
 
     Wrappers are taken off in nested models too, at any depth, and inside of layers that have theirs from
     their configuration, such as `keras.layers.TimeDistributed`. A layer gets its wrapper's name, which
@@ -144,83 +122,99 @@ def strip_weight_noise(model: Any) -> Any:
 
     Args:
         model: A built functional or Sequential model, compiled or not.
+        return_stddevs: Whether to return the learned standard deviations, too. Defaults to `False`.
 
     Returns:
         A model of the class of `model`, compiled as it is, with an optimizer that begins anew. (If what
-        `compile` was given cannot be made again, it is not compiled, with a warning.)
+        `compile` was given cannot be made again, it is not compiled, with a warning.) With
+        `return_stddevs=True`, a tuple of it and of what `VariationalWeightNoise` has learned: a list of
+        pairs of a variable of the new model and its standard deviations, as `prune_weights` and
+        `signal_to_noise` take it.
 
     Raises:
         ValueError: If there is nothing to strip; if the model is not built, or is neither functional nor
             Sequential; if a wrapper cannot be taken off, because a layer makes it by itself; if a layer
             cannot be made again from its configuration.
-        TypeError: If `model` is no model.
+        TypeError: If `model` is no model, or `return_stddevs` no bool.
 
     Example:
 
     See `add_weight_noise`.
     """
-    _check_graph(model, _INSTEAD_OF_STRIPPING)
-    if not is_noisy(model):
+    check_graph(model, _INSTEAD_OF_STRIPPING)
+    check_flag("return_stddevs", return_stddevs)
+    if not wrappers(model):
         raise ValueError(
-            f"Model {model.name!r} has nothing to strip. Expected a `GaussianWeightNoise` in it."
+            f"Model {model.name!r} has nothing to strip. Expected a wrapper in it, such as "
+            "`GaussianWeightNoise`."
         )
     names = {layer.name: layer for layer, *_ in chains(model)}
 
     def replace(layer: Layer, copy: Callable[[Layer], Layer]) -> Layer:
-        if not isinstance(layer, GaussianWeightNoise):
+        if not isinstance(layer, WeightNoiseWrapper):
             return copy(layer)
         inner = layer.layer
         new = replace(inner, copy)
-        automatic = re.fullmatch(r"gaussian_weight_noise(_\d+)?", layer.name)
-        if not automatic or names.get(inner.name, inner) is not inner:
+        if not _is_automatic(layer.name, type(layer)) or names.get(inner.name, inner) is not inner:
             new.name = layer.name
         return new
 
     new = rebuild(
-        model, replace, instead=_INSTEAD_OF_STRIPPING, edit=_strip, variables=_without_seeds
+        model, replace, instead=_INSTEAD_OF_STRIPPING, edit=_strip, variables=_without_noise
     )
+    _refuse_what_stays(new)
+    pairs = zip(_without_noise(model), new.variables, strict=True)
+    learned = learned_stddevs(model)
+    stddevs = [(each, learned[id(old)].value()) for old, each in pairs if id(old) in learned]
     compile_like(model, new)
-    for layer, *_ in chains(new):
-        if is_noisy(layer):
+    return (new, stddevs) if return_stddevs else new
+
+
+def _refuse_what_stays(model: Any) -> None:
+    """Raises if a layer still has a wrapper."""
+    for layer, *_ in chains(model):
+        if left := wrappers(layer):
             raise ValueError(
                 f"The layer {layer.name!r} (of type {type(layer).__name__}) keeps its "
-                "`GaussianWeightNoise`. Expected wrappers in functional and Sequential models, or in "
-                "layers that have theirs from `get_config`. This one makes it by itself."
+                f"`{type(left[0]).__name__}`. Expected wrappers in functional and Sequential "
+                "models, or in layers that have theirs from `get_config`. This one makes it by itself."
             )
-    return new
 
 
 def _strip(config: Any) -> Any:
     """A config without the wrappers in it, at any depth."""
-    if isinstance(config, dict):
-        if config.get("registered_name") == _REGISTERED_NAME:
-            return _strip(config["config"]["layer"])
-        return {key: _strip(value) for key, value in config.items()}
-    if isinstance(config, list | tuple):
-        return type(config)(_strip(each) for each in config)
-    return config
+    registered = {keras.saving.get_registered_name(kind) for kind in _kinds(WeightNoiseWrapper)}
+
+    def strip(value: Any) -> Any:
+        if isinstance(value, dict):
+            if value.get("registered_name") in registered:
+                return strip(value["config"]["layer"])
+            return {key: strip(each) for key, each in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(strip(each) for each in value)
+        return value
+
+    return strip(config)
 
 
-def _without_seeds(layer: Layer) -> list[Variable]:
-    """The variables of a layer without those that `GaussianWeightNoise` adds, its seeds."""
-    seeds = {
-        id(each.seed_generator.state)
-        for each in reachable.sublayers(layer)
-        if isinstance(each, GaussianWeightNoise)
+def _kinds(base: type) -> Iterator[type]:
+    for kind in base.__subclasses__():
+        yield kind
+        yield from _kinds(kind)
+
+
+def _is_automatic(name: str, kind: type) -> bool:
+    """Whether Keras made up a name for a layer of this class: the class's in snake case, and a number."""
+    snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower()
+    return re.fullmatch(rf"{snake}(_\d+)?", name) is not None
+
+
+def _without_noise(layer: Layer) -> list[Variable]:
+    """The variables of a layer without those that wrappers have beside their layers'."""
+    own = {
+        id(variable)
+        for each in wrappers(layer)
+        for variable in each.variables
+        if not any(variable is other for other in each.layer.variables)
     }
-    return [variable for variable in layer.variables if id(variable) not in seeds]
-
-
-def _check_graph(model: Any, instead: str) -> None:
-    check_model(model)
-    if isinstance(model, keras.Sequential) and not model.built:
-        raise ValueError(
-            f"Model {model.name!r} is not built. Expected a built model: call it once on a batch."
-        )
-    if not is_graph(model):
-        raise refusal(model, "Keras knows no graph of its layers.", instead)
-
-
-def _seed_of(seed: int, place: int) -> int:
-    """A seed for the layer at a place."""
-    return int(np.random.SeedSequence([seed, place]).generate_state(1)[0])
+    return [variable for variable in layer.variables if id(variable) not in own]
