@@ -1,7 +1,5 @@
 """Variables that say how large noise is. They are parameters of noise, and no weights to perturb."""
 
-import dataclasses
-
 import tensorflow as tf
 
 from keras_weightnoise._types import Tensor
@@ -10,23 +8,6 @@ from keras_weightnoise._weights.values import stored_values, widen
 
 _MARK = "is_parameter_of_weight_noise"
 _MEANS = "means_of_weight_noise"
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class LearnedStddevs:
-    """The standard deviations that are learned for a variable: `softplus(rho)`.
-
-    Attributes:
-        means: The variable, whose values are the means.
-        rho: A variable of its shape.
-    """
-
-    means: Variable
-    rho: Variable
-
-    def value(self) -> Tensor:
-        """The standard deviations, in at least `float32`."""
-        return tf.math.softplus(widen(stored_values([self.rho])[0]))
 
 
 def mark(variable: Variable, means: Variable | None = None) -> None:
@@ -46,13 +27,18 @@ def is_noise_parameter(variable: Variable) -> bool:
     return bool(getattr(variable, _MARK, False))
 
 
-def learned_stddevs(root: Layer) -> dict[int, LearnedStddevs]:
-    """What is learned in a model or layer, for the id of each variable of means.
+def stddevs_of(rho: Variable) -> Tensor:
+    """The standard deviations that a variable stands for, `softplus(rho)`, in at least `float32`."""
+    return tf.math.softplus(widen(stored_values([rho])[0]))
+
+
+def rhos(root: Layer) -> dict[int, Variable]:
+    """The variables rho of learned standard deviations in a layer, by the ids of their means.
 
     Raises:
         ValueError: If two wrappers learn for one variable.
     """
-    found: dict[int, LearnedStddevs] = {}
+    found: dict[int, Variable] = {}
     for rho in root.variables:
         means = getattr(rho, _MEANS, None)
         if means is None:
@@ -60,7 +46,7 @@ def learned_stddevs(root: Layer) -> dict[int, LearnedStddevs]:
         if id(means) in found:
             raise ValueError(
                 f"The variable {path(means)!r} has two learned standard deviations, {path(rho)!r} and "
-                f"{path(found[id(means)].rho)!r}. Expected a layer to be in one `VariationalWeightNoise`."
+                f"{path(found[id(means)])!r}. Expected a layer to be in one `VariationalWeightNoise`."
             )
-        found[id(means)] = LearnedStddevs(means, rho)
+        found[id(means)] = rho
     return found

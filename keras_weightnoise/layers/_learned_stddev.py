@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_weightnoise import priors
 from keras_weightnoise._random import drawing, laws
 from keras_weightnoise._types import Tensor
+from keras_weightnoise._weights.noise_parameters import stddevs_of
 from keras_weightnoise._weights.reachable import Layer, Variable, path
 from keras_weightnoise._weights.selection import Target
 from keras_weightnoise._weights.values import stored_values, widen
@@ -54,7 +55,7 @@ class LearnedStddev(LearnedNoise):
 
     @property
     def factor(self) -> Tensor:
-        return tf.math.softplus(widen(stored_values([self.rho])[0]))
+        return stddevs_of(self.rho)
 
 
 def initial_rho(

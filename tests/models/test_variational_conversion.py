@@ -174,7 +174,7 @@ def test_compiled_trained_saved_and_loaded(tmp_path):
     model = keras.Sequential(
         [keras.Input((4,)), layers.Dense(3, "relu", name="a"), layers.Dense(2, name="b")]
     )
-    model.compile(keras.optimizers.Adam(0.01), "mse", metrics=["mae"], jit_compile=False)
+    model.compile(keras.optimizers.Adam(0.01), "mse", metrics=["mae"], run_eagerly=True)
     y = tf.ones((8, 2))
     clean = model.evaluate(X, y, verbose=0)
     variational = add_variational_weight_noise(
