@@ -199,13 +199,13 @@ def _strip(config: Any) -> Any:
     return strip(config)
 
 
-def _kinds(base: type) -> Iterator[type]:
+def _kinds(base: type[WeightNoiseWrapper]) -> Iterator[type[WeightNoiseWrapper]]:
     for kind in base.__subclasses__():
         yield kind
         yield from _kinds(kind)
 
 
-def _is_automatic(name: str, kind: type) -> bool:
+def _is_automatic(name: str, kind: type[WeightNoiseWrapper]) -> bool:
     """Whether Keras made up a name for a layer of this class: the class's in snake case, and a number."""
     snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower()
     return re.fullmatch(rf"{snake}(_\d+)?", name) is not None
