@@ -4,7 +4,17 @@ import pathlib
 import subprocess
 import sys
 
-for name in ("step", "first_step", "wrapper", "sampler", "scaling", "memory", "sweep", "ensemble"):
+for name in (
+    "step",
+    "first_step",
+    "wrapper",
+    "variational",
+    "sampler",
+    "scaling",
+    "memory",
+    "sweep",
+    "ensemble",
+):
     print(f"== {name}.py", flush=True)
     path = pathlib.Path(__file__).with_name(f"{name}.py")
     subprocess.run([sys.executable, path], check=True)

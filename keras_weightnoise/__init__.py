@@ -31,6 +31,7 @@ from keras_weightnoise.analysis import (
 )
 from keras_weightnoise.callbacks import WeightNoiseCallback
 from keras_weightnoise.layers import (
+    AdaptiveStddev,
     GaussianWeightNoise,
     NoisyDense,
     ParametricNoise,
@@ -53,6 +54,7 @@ __version__ = "0.1.0"
 _not_public.keep_from_autograph(__name__)
 
 __all__ = [
+    "AdaptiveStddev",
     "CalibrationResult",
     "ComparisonResult",
     "EnsembleSpread",
