@@ -11,6 +11,7 @@ if keras.config.backend() != "tensorflow":
 
 from keras_weightnoise import _not_public, constraints, noises, priors, schedules
 from keras_weightnoise.analysis import (
+    BudgetResult,
     CalibrationResult,
     ComparisonResult,
     LandscapeResult,
@@ -25,6 +26,7 @@ from keras_weightnoise.analysis import (
     fit_temperature,
     layer_sensitivity,
     loss_landscape,
+    noise_budget,
     noise_tolerance,
     robustness_sweep,
     scale_temperature,
@@ -55,6 +57,7 @@ _not_public.keep_from_autograph(__name__)
 
 __all__ = [
     "AdaptiveStddev",
+    "BudgetResult",
     "CalibrationResult",
     "ComparisonResult",
     "EnsembleSpread",
@@ -81,6 +84,7 @@ __all__ = [
     "fit_temperature",
     "layer_sensitivity",
     "loss_landscape",
+    "noise_budget",
     "noise_tolerance",
     "noises",
     "noisy_call",

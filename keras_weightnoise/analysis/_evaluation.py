@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from typing import Any, Literal
 
 import keras
@@ -119,7 +119,7 @@ def is_random(noise: Noise) -> bool:
 
 
 @contextlib.contextmanager
-def keep_at_interrupt(rows: Sequence[Any], stacklevel: int = 4) -> Iterator[None]:
+def keep_at_interrupt(rows: Sized, stacklevel: int = 4) -> Iterator[None]:
     """Ends at a `KeyboardInterrupt`, with a warning, if there are rows by then."""
     try:
         yield
