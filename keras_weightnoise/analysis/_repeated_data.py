@@ -1,5 +1,7 @@
 """What models are evaluated on, to read any number of times."""
 
+import functools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,6 +75,8 @@ class RepeatedData:
         """The arguments of `predict`."""
         if self._batches is not None:
             return {"x": (batch for batch in self._batches), "steps": len(self._batches)}
+        if self._dataset is not None:
+            return {"x": self._dataset, "steps": self._options["steps"]}
         x = self._data[0] if isinstance(self._data, tuple) else self._data
         return {"x": x, **self._options}
 
@@ -99,9 +103,48 @@ class RepeatedData:
 
     def examples(self) -> dict[str, Any]:
         """The arguments of `evaluate`."""
-        if not isinstance(self._data, tuple):
+        if not isinstance(self._data, tuple) or self._dataset is not None:
             return self.inputs()
         return {**self.inputs(), **dict(zip(("y", "sample_weight"), self._data[1:], strict=False))}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Datasets cannot be copied.
+        return {name: value for name, value in vars(self).items() if name != "_dataset"}
+
+    @functools.cached_property
+    def _dataset(self) -> tf.data.Dataset | None:
+        return _as_dataset(self._data, **self._options)
+
+
+def _as_dataset(data: Any, batch_size: int | None, steps: int | None) -> tf.data.Dataset | None:
+    """The batches that Keras makes of arrays: it traces graphs for that in each call, for 50 ms.
+
+    `None` for what is not plain arrays of numbers, in which Keras knows its way.
+    """
+    parts = data if isinstance(data, tuple) else (data,)
+    if len(parts) == 3 and keras.tree.is_nested(parts[1]):
+        return None  # Keras knows which weights are those of which targets.
+    if not isinstance(data, tuple | np.ndarray) or not all(
+        map(_is_plain, keras.tree.flatten(parts))
+    ):
+        return None
+    lengths = {len(array) for array in keras.tree.flatten(parts)}
+    if len(lengths) != 1:
+        return None  # An error of Keras's.
+    size = batch_size or (math.ceil(max(lengths) / steps) if steps else 32)
+    arrays = keras.tree.map_structure(_in_floatx, keras.tree.lists_to_tuples(data))
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    batches = tf.data.Dataset.from_tensor_slices(arrays).batch(size)
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def _is_plain(array: Any) -> bool:
+    return type(array) is np.ndarray and array.dtype.kind in "biuf" and array.size > 0
+
+
+def _in_floatx(array: np.ndarray) -> np.ndarray:
+    return array.astype(keras.config.floatx(), copy=False) if array.dtype.kind == "f" else array
 
 
 def _is_one_input(model: Any) -> bool:
