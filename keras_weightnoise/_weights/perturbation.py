@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_weightnoise._random import drawing, tf_random
 from keras_weightnoise._random.generator import make_key
 from keras_weightnoise._types import Tensor
+from keras_weightnoise._weights.noise_parameters import stddevs_of
 from keras_weightnoise._weights.selection import Target
 from keras_weightnoise._weights.values import widen
 from keras_weightnoise.noises import Draw, Noise
@@ -91,13 +92,16 @@ def perturb_assigned(
     """
     sizes = [[tf.cast(each, tf.float32) for each in of_noise] for of_noise in magnitudes]
     source = _Source(seed, step, chip, replica)
+    learned = [_learned(noise, targets) for noise, targets in assigned]
 
     def perturbed(*clean: Tensor) -> list[Tensor]:
         results: list[Tensor] = []
         for i, (noise, targets) in enumerate(assigned):
             own = clean[len(results) : len(results) + len(targets)]
             kept = None if numbers is None else numbers[i]
-            noisy = functools.partial(_apply, noise, targets, own, sizes[i], source, kept)
+            noisy = functools.partial(
+                _apply, noise, targets, own, sizes[i], source, kept, learned[i]
+            )
             results += _if(_is_on(noise, sizes[i]), noisy, own)
         return results
 
@@ -207,6 +211,7 @@ def _apply(
     magnitudes: Sequence[Tensor],
     source: _Source,
     kept: Numbers | None,
+    learned: Sequence[Tensor],
 ) -> list[Tensor]:
     results = [widen(value) for value in values]
     for i, (member, asked) in enumerate(_asked(noise, source.replica)):
@@ -222,6 +227,8 @@ def _apply(
             if kept is None
             else kept[i]
         )
+        if member.needs_learned:
+            drawn = [*drawn, list(learned)]
         results = [
             member.perturb(
                 w,
@@ -232,6 +239,13 @@ def _apply(
             for j, (w, t) in enumerate(zip(results, targets, strict=True))
         ]
     return [tf.cast(w, value.dtype) for w, value in zip(results, values, strict=True)]
+
+
+def _learned(noise: Noise, targets: Sequence[Target]) -> list[Tensor]:
+    """The learned standard deviations of targets, if a noise needs them."""
+    if not any(member.needs_learned for member in noise.members):
+        return []
+    return [stddevs_of(target.rho) for target in targets]
 
 
 def _is_added(member: Noise) -> bool:

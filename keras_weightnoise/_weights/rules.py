@@ -1,14 +1,20 @@
 """Different noise for different variables."""
 
+import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import tensorflow as tf
+
 from keras_weightnoise import noises
 from keras_weightnoise._weights import selection, selectors
-from keras_weightnoise._weights.reachable import Layer
+from keras_weightnoise._weights.noise_parameters import rhos
+from keras_weightnoise._weights.reachable import Layer, Variable, path
 from keras_weightnoise._weights.selection import Target
 from keras_weightnoise._weights.selectors import Selector
-from keras_weightnoise._weights.skipped import warn_of_skipped
+from keras_weightnoise._weights.skipped import levels_to_user, warn_of_skipped
+from keras_weightnoise._weights.values import stored_values
 from keras_weightnoise.noises import Noise
 
 Rule = tuple[Selector | None, Noise]
@@ -59,6 +65,20 @@ def get_rules(noise: Any) -> list[Rule]:
     return rules
 
 
+def needs_learned(noise: Noise) -> bool:
+    """Whether a noise is one that was learned, or has such a one in it."""
+    return any(member.needs_learned for member in noise.members)
+
+
+def check_for_training(noise: Noise) -> None:
+    """Raises if a noise is one that was learned: in training, the wrappers that learn it add it."""
+    if needs_learned(noise):
+        raise ValueError(
+            "Invalid `noise`. Expected none that is learned: in training, the layers that learn it, such as "
+            f"`VariationalWeightNoise`, add it themselves. Received: noise={noise}"
+        )
+
+
 def assign(
     root: Layer,
     rules: Sequence[Rule],
@@ -87,10 +107,14 @@ def assign(
     """
     left = selection.select(root, variables, exclude, frozen=frozen)
     chosen = [target.variable for target in left]
+    learned = rhos(root) if any(needs_learned(noise) for _, noise in rules) else {}
     assigned = []
     for selector, noise in rules:
         matched = selectors.matching(root, chosen, "noise", selector, frozen=frozen)
         targets = [target for target in left if id(target.variable) in matched]
+        if needs_learned(noise):
+            targets = _with_learned(root, noise, targets, learned)
+            matched &= learned.keys()
         if not targets:
             raise ValueError(
                 "A noise is left without variables. Expected each selector to match one that no "
@@ -106,3 +130,41 @@ def assign(
         frozen=frozen,
     )
     return assigned
+
+
+def _with_learned(
+    root: Layer, noise: Noise, targets: Sequence[Target], learned: dict[int, Variable]
+) -> list[Target]:
+    """The targets that have learned standard deviations, with these."""
+    found = [
+        dataclasses.replace(target, rho=learned[id(target.variable)])
+        for target in targets
+        if id(target.variable) in learned
+    ]
+    if not found:
+        raise ValueError(
+            f"No variable of {root.name!r} that is selected has learned standard deviations. Expected a "
+            "model with `VariationalWeightNoise` in it, such as `add_variational_weight_noise` makes, before "
+            f"it is stripped or quantized. Received: noise={noise}"
+        )
+    _warn_of_untrained(found)
+    return found
+
+
+def _warn_of_untrained(targets: Sequence[Target]) -> None:
+    """Warns of standard deviations that are frozen as they began: all alike."""
+    if not tf.executing_eagerly():
+        return
+    untrained = []
+    for target in targets:
+        (rho,) = stored_values([target.rho])
+        alike = tf.size(rho) > 1 and tf.reduce_min(rho) == tf.reduce_max(rho)
+        if alike and not target.variable.trainable:
+            untrained.append(path(target.variable))
+    if untrained:
+        warnings.warn(
+            f"The learned standard deviations of {untrained} are all alike, as they begin, and frozen: they "
+            "were never trained. Expected a variational model that has been trained, or these among "
+            "`exclude`.",
+            stacklevel=levels_to_user(),
+        )

@@ -22,12 +22,14 @@ class Target:
         layer: The layer that owns it.
         start: Where its random numbers begin (see `drawing.offsets`).
         axes: The axes that one output channel extends over.
+        rho: Where noise needs it, the variable of its learned standard deviations.
     """
 
     variable: Variable
     layer: Layer
     start: int
     axes: tuple[int, ...]
+    rho: Variable | None = None
 
 
 def select(

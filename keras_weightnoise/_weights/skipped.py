@@ -64,7 +64,7 @@ def warn_of_skipped(
         f"quantized to integers, or state that layers keep ({', '.join(names[:3])}{more}). Only the others "
         f"are {action}, which says little about the model. Expected a model in floating point, or these "
         "among `exclude`.",
-        stacklevel=_levels_to_user(),
+        stacklevel=levels_to_user(),
     )
 
 
@@ -81,7 +81,7 @@ def _count(variables: Sequence[Variable]) -> int:
     return sum(math.prod(v.shape) for v in variables)
 
 
-def _levels_to_user() -> int:
+def levels_to_user() -> int:
     """The `stacklevel` at which `warnings.warn` names the code that called this library."""
     frame, level = inspect.currentframe(), 0
     while frame is not None and _PACKAGE in pathlib.Path(frame.f_code.co_filename).parents:

@@ -14,7 +14,7 @@ from keras_weightnoise._not_public import running_callbacks
 from keras_weightnoise._random import seeds
 from keras_weightnoise._weights import selection, selectors
 from keras_weightnoise._weights.resolution import warn_below_resolution
-from keras_weightnoise._weights.rules import assign, get_rules
+from keras_weightnoise._weights.rules import assign, check_for_training, get_rules
 from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise.callbacks._clock import check_frequency, period_of
 from keras_weightnoise.callbacks._fitted_model import (
@@ -140,7 +140,8 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self.frozen = frozen
         self.seed = seeds.check_seed(seed)
         self.verbose = verbose
-        get_rules(noise)  # Checks it.
+        for _, each in get_rules(noise):  # Which checks it.
+            check_for_training(each)
         self._fitted: Any = None
         self._fit_seed = 0
         self._fit_params: Any = None

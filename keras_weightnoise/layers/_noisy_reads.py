@@ -42,6 +42,7 @@ class NoisyReads(ReadScope):
         self._values = {
             id(target.variable): value for target, value in zip(targets, values, strict=True)
         }
+        self._rhos = {id(t.rho): t for t in targets if t.rho is not None}
         self._read: set[int] = set()
         self._graph = current_graph()
         self._recording = is_recording()
@@ -50,6 +51,12 @@ class NoisyReads(ReadScope):
         """What `variable` reads as."""
         target = self._targets.get(id(variable))
         if target is None:
+            if id(variable) in self._rhos:
+                raise _refusal(
+                    self._rhos[id(variable)],
+                    "would be noisy twice: by what it has learned, and, as `training=True`, by the wrapper "
+                    "that learns it. Expected `training=False`. To train, fit the model itself.",
+                )
             return super().read(variable)
         if in_nested_function(self._graph):
             raise _refusal(

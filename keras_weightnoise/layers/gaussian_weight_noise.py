@@ -9,6 +9,7 @@ from keras_weightnoise import noises
 from keras_weightnoise._checks import check_amount
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.reachable import Layer
+from keras_weightnoise._weights.rules import check_for_training
 from keras_weightnoise._weights.selection import Target
 from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise._weights.values import stored_values, widen
@@ -129,6 +130,7 @@ class GaussianWeightNoise(WeightNoiseWrapper):
         noises.Gaussian(stddev, relative_to)  # Checks both.
         if noise is not None:
             noise = noises.get(noise)
+            check_for_training(noise)
             for magnitude in noise.magnitudes:
                 _refuse_schedule("noise", magnitude, of=noise)
             if (stddev, relative_to, estimator) != (0.1, None, "shared"):

@@ -55,9 +55,10 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
     Args:
         model: A built `keras.Model`.
         noise: Float >= 0, the standard deviation of Gaussian noise, in units of the weights; or one of
-            `keras_weightnoise.noises`. Or, for different noise in different variables, a mapping from
-            selectors to such, or a list of pairs: the first selector that matches a variable counts,
-            and `None` matches the rest. With magnitude 0 all members are the model.
+            `keras_weightnoise.noises` (`Learned()`: the posterior predictive of a variational model). Or, for
+            different noise in different variables, a mapping from selectors to such, or a list of pairs: the
+            first selector that matches a variable counts, and `None` matches the rest. With magnitude 0 all
+            members are the model.
         members: How many, an int >= 1. Defaults to `16`.
         variables: Which variables: `"kernels"` (rank 2 and above), a regular expression searched in
             `variable.path`, a layer, a layer class, a function of a variable that returns a bool, or a

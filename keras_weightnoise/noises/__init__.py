@@ -27,6 +27,7 @@ from keras_weightnoise.noises._scales import Scale, check_scale, scale
 from keras_weightnoise.noises.additive import Gaussian, Rademacher, TruncatedGaussian, Uniform
 from keras_weightnoise.noises.bit_flip import BitFlip
 from keras_weightnoise.noises.faults import StuckAt
+from keras_weightnoise.noises.learned import Learned
 from keras_weightnoise.noises.multiplicative import DropConnect, LogNormal
 from keras_weightnoise.noises.noise import (
     Compose,
@@ -49,6 +50,7 @@ __all__ = [
     "DropConnect",
     "Gaussian",
     "Generator",
+    "Learned",
     "LogNormal",
     "Magnitude",
     "Noise",

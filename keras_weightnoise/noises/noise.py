@@ -50,6 +50,7 @@ class Noise:
     - `most`: the magnitude's upper limit.
     - `clean_at_zero`: whether the weight stays as it is at magnitude 0: then nothing is drawn.
     - `draws`: the random numbers it wants.
+    - `needs_learned`: whether `perturb` gets learned standard deviations, too, as the last of its `draws`.
     - `perturb`: the formula.
 
     Fields with `repr=False` are printed only where they are not at their default.
@@ -59,6 +60,7 @@ class Noise:
     magnitude_name: ClassVar[str]
     most: ClassVar[float] = math.inf
     clean_at_zero: ClassVar[bool] = True
+    needs_learned: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         (magnitude,) = self.magnitudes

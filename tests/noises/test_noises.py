@@ -28,6 +28,7 @@ EVERY = [
     N.TruncatedGaussian(0.1, relative_to="std"),
     N.Uniform(0.1, relative_to="weight"),
     N.Rademacher(0.1, relative_to="range"),
+    N.Learned(0.1),
     N.LogNormal(0.2),
     N.DropConnect(0.3),
     N.DropConnect(0.3, rescale=False),
@@ -62,7 +63,8 @@ def _fresh():
 def target(shape, start=0):
     """A target like a Dense kernel or, of rank 1, a bias."""
     variable = types.SimpleNamespace(shape=shape)  # In a graph, no variable can be made.
-    return Target(variable, None, start, tuple(range(len(shape) - (len(shape) > 1))))
+    axes = tuple(range(len(shape) - (len(shape) > 1)))
+    return Target(variable, None, start, axes, rho=tf.constant(0.5, shape=shape))
 
 
 def noisy(noise, w, step=0, seed=1, start=0):
@@ -99,6 +101,7 @@ UNIT = {  # Noise, the weight, what of w' has a known law, and the law.
         stats.truncnorm(-2, 2),
     ),
     "Uniform": (N.Uniform(0.1), ONE, lambda x: (x - 1) / 0.1, stats.uniform(-1, 2)),
+    "Learned": (N.Learned(0.5), ONE, lambda x: (x - 1) / 0.5 / np.log1p(np.exp(0.5)), stats.norm),
     "LogNormal": (N.LogNormal(0.3), -2 * ONE, lambda x: np.log(x / -2) / 0.3, stats.norm),
     "PseudoQuantization": (
         N.PseudoQuantization(3),
