@@ -49,8 +49,7 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
     and exports, with the inputs that the model's own export has. After a change of the model's layers
     (freezing, quantizing), compile the ensemble anew, as any model. Losses that
     layers add in the call are the mean over members. It can be fitted, too: gradients of the mean reach
-    the model's weights, through the same M draws in each step, at the memory of M models. To train with
-    noise that changes, fit the model with `WeightNoiseCallback`.
+    the model's weights, through the same M draws in each step, at the memory of M models.
 
     Args:
         model: A built `keras.Model`.
