@@ -27,3 +27,22 @@ def shades(color: Any, count: int) -> list[Any]:
 
     steps = [0.65 * i / max(1, count - 1) for i in range(count)]
     return [tuple(c + step * (1.0 - c) for c in to_rgb(color)) for step in steps]
+
+
+def make_logarithmic(ax: Any) -> None:
+    """A logarithmic axis across, with plain numbers that do not overlap, for what is plotted by now."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    ax.set_xscale("log")
+    low, high = ax.get_xlim()
+    span = high / low
+    subs = (
+        (1.0,)
+        if span > 200.0
+        else (1.0, 2.0, 5.0)
+        if span > 8.0
+        else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+    )
+    ax.xaxis.set_major_locator(LogLocator(subs=subs, numticks=9))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    ax.xaxis.set_minor_locator(NullLocator())

@@ -7,7 +7,7 @@ from typing import Any
 from keras_weightnoise import noises
 from keras_weightnoise._checks import check_count
 from keras_weightnoise._tables import Table
-from keras_weightnoise.analysis._plots import make_axes
+from keras_weightnoise.analysis._plots import make_axes, make_logarithmic
 from keras_weightnoise.analysis._results import Result, numbers
 from keras_weightnoise.analysis._summaries import number
 from keras_weightnoise.analysis.tolerance_result import ToleranceResult
@@ -83,7 +83,7 @@ class BudgetResult(Result):
             ax.plot(shares, places, "D", color="C1", markersize=5.0, label="all at once")
         ax.set_yticks(places, list(shown))
         ax.set_ylim(len(shown) - 0.5, -0.5)
-        ax.set_xscale("log")
+        make_logarithmic(ax)
         ax.set(xlabel="magnitude of the noise that is borne")
         ax.grid(axis="y", alpha=0.3)
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)

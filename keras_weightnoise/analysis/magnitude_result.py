@@ -4,8 +4,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from keras_weightnoise._tables import Table
-from keras_weightnoise.analysis._plots import pyplot
+from keras_weightnoise.analysis._plots import make_logarithmic, pyplot
 from keras_weightnoise.analysis._results import Result, choose_metric, numbers
 from keras_weightnoise.analysis._summaries import number
 
@@ -87,8 +89,22 @@ class MagnitudeResult(Result):
         ax.axhline(self.clean[metric], color=color, linestyle="--", linewidth=1.0)
         if self.magnitude > 0.0:
             ax.axvline(self.magnitude, color=color, linestyle=":", linewidth=1.5)
-        ax.set_xscale("log")
+        make_logarithmic(ax)
         ax.set(xlabel="magnitude of the noise", ylabel=metric)
+        self._show_what_matters(metric, ax)
+
+    def _show_what_matters(self, metric: str, ax: Any) -> None:
+        """Ends the axis of a metric where noise has ruined it: what is won would not show beside that."""
+        clean, sign = self.clean[metric], -1.0 if self.higher_is_better[metric] else 1.0
+        costs = [0.0] + [sign * (row.metrics[metric] - clean) for row in self.rows]
+        least = float(np.nanmin(costs))
+        most = min(max(-1.5 * least, 0.3 * abs(clean)), float(np.nanmax(costs)))
+        margin = 0.1 * (most - least)
+        ends = [clean + sign * (most + margin), clean + sign * (least - margin)]
+        if not ax.get_autoscaley_on():  # Of an earlier call.
+            ends += ax.get_ylim()
+        if min(ends) < max(ends):
+            ax.set_ylim(min(ends), max(ends))
 
     def _title(self) -> list[str]:
         best = "highest" if self.higher_is_better[self.metric] else "lowest"

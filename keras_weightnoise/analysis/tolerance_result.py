@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from keras_weightnoise._tables import Table
-from keras_weightnoise.analysis._plots import make_axes
+from keras_weightnoise.analysis._plots import make_axes, make_logarithmic
 from keras_weightnoise.analysis._results import DrawResult
 from keras_weightnoise.analysis._summaries import HEADER, Summary, cells, number, summarize
 from keras_weightnoise.analysis.robustness_result import RobustnessRow
@@ -95,7 +95,7 @@ class ToleranceResult(DrawResult):
         low, high = self.interval
         if math.isfinite(low) and math.isfinite(high):
             ax.axvspan(low, high, color=color, alpha=0.15, linewidth=0)
-        ax.set_xscale("log")
+        make_logarithmic(ax)
         ax.set(xlabel="magnitude of the noise", ylabel=f"{self.metric} (draws, and their mean)")
         # What is worse lies to the right, so that this corner is free.
         free = "lower left" if better else "upper left"
