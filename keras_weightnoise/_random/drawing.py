@@ -52,10 +52,7 @@ def draw(
     """
     results: list[Tensor] = []
     for run in _runs(starts, shapes):
-        words, compiled = _words_of(run, key, starts, shapes, stream)
-        begins = [starts[i] - starts[run[0]] for i in run]
-        numbers = kernels.transform_kernel(law, compiled)(words)
-        results += _cut(numbers, begins, [shapes[i] for i in run])
+        results += _draw_run(law, key, *_only(run, starts, shapes), stream)
     return results
 
 
@@ -86,26 +83,15 @@ def add(
     shapes = [tuple(value.shape) for value in values]
     results = list(values)
     for run in _runs(starts, shapes):
-        words, compiled = _words_of(run, key, starts, shapes, stream)
-        begins = [starts[i] - starts[run[0]] for i in run]
-        large = _large(run, values) if compiled else []
+        large = _large(run, values) if kernels.worth_compiling(_LARGE) else []
+        for i in large:
+            counter = generator.make_counter(starts[i], stream)
+            flat = tf.reshape(values[i], [-1])
+            results[i] = tf.reshape(kernels.add(law, key, counter, scale, flat), shapes[i])
         rest = [i for i in run if i not in large]
-        if large:
-            rows = _split_rows(words, begins, [shapes[i] for i in run])
-            pieces = dict(zip(run, rows, strict=True))
-            for i in large:
-                own, value = tf.reshape(pieces[i], [-1]), tf.reshape(values[i], [-1])
-                added = kernels.add_kernel(law)(own[: prod(shapes[i])], scale, value)
-                results[i] = tf.reshape(added, shapes[i])
-            if not rest:
-                continue
-            words = tf.concat([pieces[i] for i in rest], 0)
-            begins = offsets([shapes[i] for i in rest])
-        numbers = kernels.transform_kernel(law, compiled)(words, *([scale] if compiled else []))
-        for i, piece in zip(rest, _cut(numbers, begins, [shapes[i] for i in rest]), strict=True):
-            # In plain code, Grappler would move a constant scale into the law, and round otherwise than
-            # of numbers that are kept.
-            n = piece if compiled else scale * piece
+        draw = _draw_rows if large else _draw_run
+        drawn = draw(law, key, *_only(rest, starts, shapes), stream, scale) if rest else []
+        for i, n in zip(rest, drawn, strict=True):
             results[i] = values[i] + tf.cast(n, values[i].dtype)
     return results
 
@@ -127,8 +113,8 @@ def draw_shape(law: Law, key: Tensor, start: int, shape: Sequence[int | Tensor])
     # A kernel is compiled for each length that occurs: with one unknown, for each size of a batch.
     compiled = kernels.worth_compiling(prod(known) * _BATCH)
     length = tf.reduce_prod(shape)
-    pairs = kernels.pairs_kernel(None, compiled)(key, generator.make_counter(start), length)
-    numbers = kernels.transform_kernel(law, compiled)(generator.as_words(pairs))
+    counter = generator.make_counter(start)
+    numbers = kernels.numbers(law, key, counter, -(-length // ROW), ROW // 2, compiled)
     return tf.reshape(tf.reshape(numbers, [-1])[:length], shape)
 
 
@@ -145,17 +131,16 @@ def draw_signs(key: Tensor, start: int, shape: Sequence[int | Tensor]) -> Tensor
     """
     count = tf.reduce_prod(shape)
     length = -(-count // 32)
-    pairs = generator.make_pairs(key, generator.make_counter(start), length)
-    words = tf.reshape(generator.as_words(pairs), [-1])[:length]
+    steps = generator.make_steps(-(-length // ROW), ROW // 2)
+    words = generator.make_words(key, generator.make_counter(start), steps)
+    words = tf.reshape(words, [-1])[:length]
     signs = laws.sign(tf.bitwise.left_shift(words[:, None], tf.range(32)))
     return tf.reshape(tf.reshape(signs, [-1])[:count], shape)
 
 
 def choose(key: Tensor, count: int) -> Tensor:
     """Draws a scalar `int64` from 0 to `count - 1`, each as likely to within `count` in 2^32."""
-    word, _ = generator.split(
-        generator.make_pairs(key, generator.make_counter(0, _CHOICE), 1)[0, 0]
-    )
+    word, _ = generator.split(generator.threefry(key, generator.make_counter(0, _CHOICE)))
     return tf.cast(word, tf.int64) % count
 
 
@@ -173,41 +158,89 @@ def _runs(starts: Sequence[int], shapes: Sequence[Sequence[int]]) -> list[list[i
     return runs
 
 
-def _words_of(
-    run: Sequence[int],
+def _only(
+    some: Sequence[int], starts: Sequence[int], shapes: Sequence[Sequence[int]]
+) -> tuple[list[int], list[Sequence[int]]]:
+    return [starts[i] for i in some], [shapes[i] for i in some]
+
+
+def _draw_run(
+    law: Law,
     key: Tensor,
     starts: Sequence[int],
     shapes: Sequence[Sequence[int]],
     stream: int,
-) -> tuple[Tensor, bool]:
-    """The words of a run, and whether compiled code makes them, and should make the numbers."""
-    begin, last = starts[run[0]], run[-1]
-    length = starts[last] + prod(shapes[last]) - begin
-    compiled = kernels.worth_compiling(length)
-    counter = generator.make_counter(begin, stream)
-    return generator.as_words(kernels.pairs_kernel(length, compiled)(key, counter)), compiled
+    scale: Tensor | None = None,
+) -> list[Tensor]:
+    """Draws for neighbours, from the first to the last with the gaps between."""
+    length = starts[-1] + prod(shapes[-1]) - starts[0]
+    counter = generator.make_counter(starts[0], stream)
+    begins = [start - starts[0] for start in starts]
+    return _draw(law, key, counter, -(-length // ROW), ROW, begins, shapes, scale)
+
+
+def _draw_rows(
+    law: Law,
+    key: Tensor,
+    starts: Sequence[int],
+    shapes: Sequence[Sequence[int]],
+    stream: int,
+    scale: Tensor | None = None,
+) -> list[Tensor]:
+    """Draws for a few of many, each row counted from where it is."""
+    begins = offsets(shapes)
+    rows = [
+        row
+        for start, shape in zip(starts, shapes, strict=True)
+        for row in range(start, start + prod(shape), _ALIGNMENT)
+    ]
+    counters = generator.make_counters(rows, stream)
+    return _draw(law, key, counters, len(rows), _ALIGNMENT, begins, shapes, scale)
+
+
+def _draw(
+    law: Law,
+    key: Tensor,
+    counter: Tensor,
+    rows: int,
+    row: int,
+    begins: Sequence[int],
+    shapes: Sequence[Sequence[int]],
+    scale: Tensor | None,
+) -> list[Tensor]:
+    compiled = kernels.worth_compiling(rows * row)
+    factor = scale if compiled else None
+    numbers = kernels.numbers(law, key, counter, rows, row // 2, compiled, factor)
+    pieces = _cut(numbers, begins, shapes)
+    # In plain code, Grappler would move a constant scale into the law, and round otherwise than of numbers
+    # that are kept.
+    return pieces if scale is None or compiled else [scale * piece for piece in pieces]
 
 
 def _large(run: Sequence[int], values: Sequence[Tensor]) -> list[int]:
     """Those of a run that get a kernel each, to add to them: none unless they are nearly all of it.
 
-    The rest has to be gathered, which costs more than their share saves where it is more than a tenth.
+    Each size has a kernel to compile, and each kernel is a call.
     """
     sizes = {i: values[i].shape.num_elements() for i in run}
-    large = [i for i in run if values[i].dtype == tf.float32 and sizes[i] >= _LARGE]
+    large = [
+        i
+        for i in run
+        if values[i].dtype == tf.float32 and sizes[i] >= _LARGE and kernels.can_add(sizes[i])
+    ]
     return large if sum(sizes[i] for i in large) >= 0.9 * sum(sizes.values()) else []
 
 
 def _split_rows(
-    words: Tensor, starts: Sequence[int], shapes: Sequence[Sequence[int]]
+    numbers: Tensor, starts: Sequence[int], shapes: Sequence[Sequence[int]]
 ) -> list[Tensor]:
-    """The rows that each variable's words or numbers are in, where the first starts at 0: views."""
-    ends = [*starts[1:], words.shape.num_elements()]
+    """The rows that each variable's numbers are in, where the first starts at 0: views."""
+    ends = [*starts[1:], numbers.shape.num_elements()]
     sizes: list[int] = []  # Of each variable and of the gap behind it, in turn.
     for start, end, shape in zip(starts, ends, shapes, strict=True):
         size = -(-prod(shape) // _ALIGNMENT)
         sizes += size, (end - start) // _ALIGNMENT - size
-    return tf.split(tf.reshape(words, [-1, _ALIGNMENT]), sizes)[::2]  # type: ignore[no-any-return]
+    return tf.split(tf.reshape(numbers, [-1, _ALIGNMENT]), sizes)[::2]  # type: ignore[no-any-return]
 
 
 def _cut(numbers: Tensor, starts: Sequence[int], shapes: Sequence[Sequence[int]]) -> list[Tensor]:

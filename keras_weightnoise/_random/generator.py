@@ -5,6 +5,8 @@ compiled by XLA, and where an element's bits depend on how many are drawn. So it
 other one, Philox, takes XLA twice as long.
 """
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from keras_weightnoise._types import Tensor
@@ -12,7 +14,7 @@ from keras_weightnoise._types import Tensor
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 _PARITY = 0x1BD11BDA
 STREAM = 2**40  # Counters of a stream: a pair of elements has one.
-ROW = 1024  # XLA on CPU draws rows of this length several times faster than odd shapes.
+ROW = 1024  # Elements: XLA on CPU draws rows of this length several times faster than odd shapes.
 
 
 def make_key(seed: Tensor, step: Tensor) -> Tensor:
@@ -25,23 +27,41 @@ def make_counter(start: int, stream: int = 0) -> Tensor:
     return tf.constant(stream * STREAM + start // 2, tf.uint64)
 
 
-def make_pairs(key: Tensor, counter: Tensor, length: int | Tensor) -> Tensor:
-    """The generator's output from a counter on: rows of `uint64`, one for two elements."""
-    rows = -(-length // ROW)
-    steps = tf.reshape(tf.range(rows * (ROW // 2)), [rows, ROW // 2])
-    return threefry(key, counter + tf.cast(steps, tf.uint64))
+def make_counters(starts: Sequence[int], stream: int = 0) -> Tensor:
+    """The same at several elements, in a column."""
+    return tf.constant([[stream * STREAM + start // 2] for start in starts], tf.uint64)
 
 
-def as_words(pairs: Tensor) -> Tensor:
-    """The words of rows of pairs of them, as `int32`."""
-    return tf.reshape(tf.bitcast(pairs, tf.int32), [-1, ROW])
+def make_steps(rows: int | Tensor, width: int) -> Tensor:
+    """Counters of pairs from 0 on, in rows, as `uint32`."""
+    return tf.cast(tf.reshape(tf.range(rows * width), [rows, width]), tf.uint32)
+
+
+def make_words(key: Tensor, counter: Tensor, steps: Tensor) -> Tensor:
+    """The generator's output, so many steps from a counter on: rows of `int32`, two for each step."""
+    pairs = threefry(key, counter + tf.cast(steps, tf.uint64))
+    return tf.reshape(tf.bitcast(pairs, tf.int32), [-1, 2 * steps.shape[-1]])
+
+
+def make_halves(key: Tensor, counter: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
+    """The same words in two tensors: the first one of each step, and the second.
+
+    What there is for each step has 32 bits: XLA on CPU works in lanes of the largest type there is.
+    """
+    low, high = split(counter)
+    lows = low + steps
+    first, second = _threefry(split(key), lows, high + tf.cast(lows < low, tf.uint32))
+    return tf.bitcast(first, tf.int32), tf.bitcast(second, tf.int32)
 
 
 def threefry(key: Tensor, counter: Tensor) -> Tensor:
     """Threefry-2x32-20, with pairs of words, the first below the second, as `uint64`."""
-    k0, k1 = split(key)
+    return join(*_threefry(split(key), *split(counter)))
+
+
+def _threefry(key: tuple[Tensor, Tensor], x0: Tensor, x1: Tensor) -> tuple[Tensor, Tensor]:
+    k0, k1 = key
     keys = k0, k1, k0 ^ k1 ^ _PARITY
-    x0, x1 = split(counter)
     x0, x1 = x0 + k0, x1 + k1
     for i in range(20):
         turns = _ROTATIONS[i % 8]
@@ -52,7 +72,7 @@ def threefry(key: Tensor, counter: Tensor) -> Tensor:
             injection = i // 4 + 1
             x0 += keys[injection % 3]
             x1 += keys[(injection + 1) % 3] + injection
-    return join(x0, x1)
+    return x0, x1
 
 
 def split(pair: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,13 @@
 """The kernels that draw: compiled by XLA where that is faster, plain ops elsewhere. The same numbers.
 
-They are apart from each other, because XLA on CPU works in lanes of the largest type there is; and from
-whatever uses them, because it would draw again for each use.
+A compiled one goes from the key to the numbers, or to the weights they are added to, in one pass: nothing of
+their size is kept in between. The two words of a pair become the two parts of a complex number: so XLA makes
+both at once, and writes one behind the other. Seen as floats, that is the result.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import gcd
 from typing import Any
 
 import tensorflow as tf
@@ -17,60 +19,128 @@ from keras_weightnoise._types import Tensor
 _COMPILED = 2**13  # Elements: fewer are drawn sooner than a kernel for them is compiled.
 
 
-def pairs_kernel(length: int | None, compiled: bool) -> Callable[..., Tensor]:
-    """`generator.make_pairs` for so many elements or, of `None`, for as many as it is told."""
-    rows = None if length is None else -(-length // generator.ROW)
-    return _pairs_kernel(rows, compiled)
+def numbers(
+    law: Law,
+    key: Tensor,
+    counter: Tensor,
+    rows: int | Tensor,
+    width: int,
+    compiled: bool,
+    factor: Tensor | None = None,
+) -> Tensor:
+    """Random numbers in rows, times a factor if there is one.
+
+    Args:
+        law: One of those in `laws`.
+        key: What `generator.make_key` returns.
+        counter: A scalar `uint64`, from which all are counted; or one for each row, `[rows, 1]`.
+        rows: How many rows.
+        width: Pairs of numbers in a row.
+        compiled: Whether compiled code should draw them.
+        factor: A `float32` scalar. Defaults to `None`.
+    """
+    arguments = key, counter, tf.convert_to_tensor(rows), factor
+    shape = [-1 if tf.is_tensor(rows) else rows, 2 * width]
+
+    def by_ops() -> Tensor:
+        return tf.reshape(_numbers_by_ops(law, width)(*arguments), shape)
+
+    def by_kernel() -> Tensor:
+        return _as_floats(_numbers_kernel(law, width)(*arguments), shape)
+
+    return _unless_in_xla(by_kernel, by_ops) if compiled else by_ops()
+
+
+def add(law: Law, key: Tensor, counter: Tensor, factor: Tensor, weights: Tensor) -> Tensor:
+    """Adds random numbers, times a factor, to a `float32` vector: of a length that `can_add` likes."""
+    (length,) = weights.shape
+    width = _width(length)
+
+    def by_ops() -> Tensor:
+        rows = tf.constant(length // (2 * width))
+        n = _numbers_by_ops(law, width)(key, counter, rows, factor)
+        return weights + tf.reshape(n, [length])
+
+    def by_kernel() -> Tensor:
+        return _as_floats(_add_kernel(law, width)(key, counter, factor, weights), [length])
+
+    return _unless_in_xla(by_kernel, by_ops)
+
+
+def can_add(length: int) -> bool:
+    """Whether so many weights can be cut into rows that are added to fast."""
+    # Others are left to code for one number at a time, ten times as slow.
+    return length % 16 == 0
+
+
+def _width(length: int) -> int:
+    """Pairs in a row, of so many elements in rows."""
+    return gcd(length // 2, 512)
 
 
 @functools.cache
-def _pairs_kernel(rows: int | None, compiled: bool) -> Callable[..., Tensor]:
-    pairs = generator.make_pairs
-    if rows is not None:
-        pairs = functools.partial(pairs, length=rows * generator.ROW)
-    return _compile(pairs) if compiled else _trace_once(pairs)
+def _numbers_by_ops(law: Law, width: int) -> Callable[..., Tensor]:
+    def numbers(key: Tensor, counter: Tensor, rows: Tensor, factor: Tensor | None) -> Tensor:
+        words = generator.make_words(key, counter, _steps(counter, rows, width))
+        return _times(factor, law.transform(words))
+
+    # Its ops are hundreds, and a call of it is one: else, tracing a step would be tracing the generator.
+    return tf.function(numbers, autograph=False)  # type: ignore[no-any-return]
 
 
 @functools.cache
-def transform_kernel(law: Law, compiled: bool) -> Callable[..., Tensor]:
-    """From words to numbers; compiled, times a factor where there is one."""
-    if not compiled:
-        return _trace_once(law.transform)
+def _numbers_kernel(law: Law, width: int) -> Callable[..., Tensor]:
+    def numbers(key: Tensor, counter: Tensor, rows: Tensor, factor: Tensor | None) -> Tensor:
+        halves = generator.make_halves(key, counter, _steps(counter, rows, width))
+        return tf.complex(*(_times(factor, law.transform(words)) for words in halves))
 
-    def transform(words: Tensor, scale: Tensor | None = None) -> Tensor:
-        numbers = law.transform(words)
-        return numbers if scale is None else scale * numbers
-
-    return _compile(transform)
+    return _compile(numbers)
 
 
 @functools.cache
-def add_kernel(law: Law) -> Callable[..., Tensor]:
-    """From words to weights with their numbers, times a factor, added. Compiled for each size."""
+def _add_kernel(law: Law, width: int) -> Callable[..., Tensor]:
+    def add(key: Tensor, counter: Tensor, factor: Tensor, weights: Tensor) -> Tensor:
+        pairs = tf.reshape(weights, [-1, width, 2])
+        steps = _steps(counter, tf.shape(pairs)[0], width)
+        parts = []
+        for i, words in enumerate(generator.make_halves(key, counter, steps)):
+            n = factor * law.transform(words)
+            # Rounded before it is added, as numbers that are kept are: a product goes into a sum unrounded.
+            parts.append(pairs[..., i] + tf.minimum(n, tf.float32.max))
+        return tf.complex(*parts)
 
-    def add(words: Tensor, scale: Tensor, weights: Tensor) -> Tensor:
-        n = scale * law.transform(words)
-        # Rounded before it is added, as numbers that are kept are: a product goes into a sum unrounded.
-        return weights + tf.minimum(n, tf.float32.max)
-
-    of_any_size = [
-        tf.TensorSpec(shape, dtype)
-        for shape, dtype in [([None], tf.int32), ([], tf.float32), ([None], tf.float32)]
-    ]
-    return tf.function(add, of_any_size, jit_compile=True, autograph=False)  # type: ignore[no-any-return]
+    return _compile(add)
 
 
-def _compile(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _steps(counter: Tensor, rows: Tensor, width: int) -> Tensor:
+    return generator.make_steps(1 if counter.shape.rank else rows, width)
+
+
+def _times(factor: Tensor | None, numbers: Tensor) -> Tensor:
+    return numbers if factor is None else factor * numbers
+
+
+def _as_floats(pairs: Tensor, shape: Sequence[int]) -> Tensor:
+    return tf.reshape(tf.bitcast(pairs, tf.float32), shape)
+
+
+def _unless_in_xla(kernel: Callable[[], Tensor], ops: Callable[[], Tensor]) -> Tensor:
+    """Calls a kernel; within a graph that XLA compiles, ops: there, complex numbers are never seen as floats.
+
+    Whether XLA compiles a graph is not known while it is traced.
+    """
+    if tf.executing_eagerly():
+        return kernel()
+    on_cpu = tf.raw_ops.DeviceIndex(device_names=["CPU"])  # To XLA, no device is one of these.
+    return tf.switch_case(on_cpu, [kernel], default=ops)
+
+
+def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
     # Of partials, which have no code of their own, TensorFlow does not warn that the same code is traced
     # again and again.
     return tf.function(  # type: ignore[no-any-return]
         functools.partial(function), jit_compile=True, autograph=False
     )
-
-
-def _trace_once(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    # Its ops are hundreds, and a call of it is one: else, tracing a step would be tracing the generator.
-    return tf.function(functools.partial(function), autograph=False)  # type: ignore[no-any-return]
 
 
 @functools.cache
