@@ -19,6 +19,7 @@ from keras_weightnoise.analysis import (
     NoisyValidationCallback,
     RobustnessResult,
     SensitivityResult,
+    SignalToNoiseResult,
     ToleranceResult,
     calibration_report,
     choose_magnitude,
@@ -30,6 +31,7 @@ from keras_weightnoise.analysis import (
     noise_tolerance,
     robustness_sweep,
     scale_temperature,
+    signal_to_noise,
 )
 from keras_weightnoise.callbacks import WeightNoiseCallback
 from keras_weightnoise.layers import (
@@ -48,6 +50,7 @@ from keras_weightnoise.models import (
     clip_weights,
     perturb_weights,
     perturbed_weights,
+    prune_weights,
     strip_weight_noise,
 )
 
@@ -69,6 +72,7 @@ __all__ = [
     "ParametricNoise",
     "RobustnessResult",
     "SensitivityResult",
+    "SignalToNoiseResult",
     "ToleranceResult",
     "VariationalWeightNoise",
     "WeightNoiseCallback",
@@ -91,8 +95,10 @@ __all__ = [
     "perturb_weights",
     "perturbed_weights",
     "priors",
+    "prune_weights",
     "robustness_sweep",
     "scale_temperature",
     "schedules",
+    "signal_to_noise",
     "strip_weight_noise",
 ]

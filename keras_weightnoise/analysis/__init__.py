@@ -14,6 +14,8 @@ from keras_weightnoise.analysis.robustness import robustness_sweep
 from keras_weightnoise.analysis.robustness_result import RobustnessResult
 from keras_weightnoise.analysis.sensitivity import layer_sensitivity
 from keras_weightnoise.analysis.sensitivity_result import SensitivityResult
+from keras_weightnoise.analysis.signal_to_noise import signal_to_noise
+from keras_weightnoise.analysis.signal_to_noise_result import SignalToNoiseResult
 from keras_weightnoise.analysis.temperature import fit_temperature, scale_temperature
 from keras_weightnoise.analysis.tolerance_result import ToleranceResult
 
@@ -26,6 +28,7 @@ __all__ = [
     "NoisyValidationCallback",
     "RobustnessResult",
     "SensitivityResult",
+    "SignalToNoiseResult",
     "ToleranceResult",
     "calibration_report",
     "choose_magnitude",
@@ -37,4 +40,5 @@ __all__ = [
     "noise_tolerance",
     "robustness_sweep",
     "scale_temperature",
+    "signal_to_noise",
 ]
