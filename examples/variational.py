@@ -64,7 +64,7 @@ epochs = arguments.epochs or (2 if quick else 100 if arguments.data_dir is None 
 ## Two networks
 
 From the same start: the means of the one are the weights of the other. Each example of a batch sees noise
-of its own (`"flipout"`), which makes gradients less noisy. The prior of a kernel is the Gaussian that fits it.
+of its own (`"flipout"`), which makes gradients less noisy. The prior of a kernel is the Gaussian that fits.
 """
 
 keras.utils.set_random_seed(arguments.seed)

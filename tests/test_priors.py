@@ -82,6 +82,18 @@ def test_divergences(prior, parameters, log_prior):
     assert abs(totals.mean() - expected) < 5.0 * totals.std() / math.sqrt(len(n))
 
 
+@pytest.mark.parametrize("stddev", [0.05, 1.0, 3.0])
+def test_the_gaussian_is_that_of_others(stddev):
+    """As TensorFlow Probability (`kl_normal_normal`) and keras-proba (`normal_kl_divergence`) write it."""
+    difference = np.log(STDDEV) - np.log(stddev)
+    tfp = 0.5 * (MEAN / stddev) ** 2 + 0.5 * np.expm1(2.0 * difference) - difference
+    keras_proba = np.log(stddev) - np.log(STDDEV) + (STDDEV**2 + MEAN**2) / (2.0 * stddev**2) - 0.5
+    for each in (tfp, keras_proba):
+        np.testing.assert_allclose(divergence(priors.Gaussian(stddev)), np.sum(each), rtol=1e-12)
+        learned = divergence(priors.LearnedGaussian(), [priors.softplus_inverse(stddev)])
+        np.testing.assert_allclose(learned, np.sum(each), rtol=1e-12)
+
+
 def test_a_gaussian_that_is_the_prior_has_no_divergence():
     mean, stddev = np.full((2, 3), 0.1), np.full((2, 3), 0.5)
     assert abs(divergence(priors.Gaussian(0.5, 0.1), (), mean, stddev)) < 1e-12

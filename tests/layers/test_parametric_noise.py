@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_weightnoise import ParametricNoise, noisy_call, perturb_weights
+from keras_weightnoise import ParametricNoise, noisy_call, perturb_weights, strip_weight_noise
 from keras_weightnoise._random import drawing, laws
 from keras_weightnoise._random.generator import make_key
 from keras_weightnoise._weights import selection
@@ -140,6 +140,8 @@ def test_training_saving_and_what_does_not_touch_alpha(tmp_path):
     np.testing.assert_array_equal(loaded.layers[0].layer(X), layer.layer(X))
     for chosen in (selection.select(model, None), selection.select(model, None, frozen=True)):
         assert {id(t.variable) for t in chosen} == {id(v) for v in model.weights if v is not alpha}
+    plain = strip_weight_noise(model)
+    np.testing.assert_array_equal(plain(X), model.layers[1](layer.layer(X)))
     noisy = perturb_weights(model, 1.0, exclude="bias")
     assert noisy.layers[0].noise.get_weights() == layer.noise.get_weights()
     assert np.any(noisy_call(model, 1.0, X, seed=1, step=1) != model(X))
