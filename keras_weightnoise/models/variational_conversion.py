@@ -60,8 +60,9 @@ def add_variational_weight_noise(
             `None`: each takes one from what `keras.utils.set_random_seed` seeds. Defaults to `None`.
 
     Returns:
-        A model of the class of `model`, compiled as it is, with an optimizer that begins anew. (If what
-        `compile` was given cannot be made again, it is not compiled, with a warning.)
+        A model of the class of `model`, compiled as it is, with an optimizer that begins anew, and that does
+        not decay sigma. (If what `compile` was given cannot be made again, it is not compiled, with a
+        warning.)
 
     Raises:
         ValueError: Where `add_weight_noise` and `VariationalWeightNoise` raise one.

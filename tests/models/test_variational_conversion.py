@@ -199,6 +199,22 @@ def test_compiled_trained_saved_and_loaded(tmp_path):
     )
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+def test_weight_decay_is_for_weights(scaled):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    optimizer = keras.optimizers.SGD(0.1, weight_decay=0.1)
+    if scaled:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0)
+    model.compile(optimizer, "mse", run_eagerly=True)
+    variational = add_variational_weight_noise(model, examples=8, kl_weight=0.0)
+    assert type(variational.optimizer) is type(optimizer)
+    ((kernel, before),) = variational_layers(variational)[0].stddevs()
+    clean = kernel.numpy()
+    variational.fit(np.zeros((8, 4)), np.zeros((8, 2)), verbose=0)  # Without a gradient.
+    np.testing.assert_array_equal(variational_layers(variational)[0].stddevs()[0][1], before)
+    np.testing.assert_allclose(kernel, 0.99 * clean, rtol=1e-6)
+
+
 def test_selected_layers_and_seeds():
     model = graphs.nested()
     seeds = {}
