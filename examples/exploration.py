@@ -223,5 +223,5 @@ for name, (_, color) in AGENTS.items():
     ax.plot(np.mean(smooth, 0), color=color, lw=2.5, label=name)
 ax.axhline(BEST, color="black", lw=0.8, ls=":")
 ax.set(xlabel="episode", ylabel=f"return, mean of {width} episodes")
-ax.legend(loc="center right")
+figure.legend(loc="outside upper center", ncols=3)
 common.save(figure, arguments, "exploration")
