@@ -22,16 +22,21 @@ class LandscapeResult(Result):
 
     Attributes:
         clean: The metrics at the centre: what `model.evaluate` returned.
-        coordinates: The coordinates along each direction, of shape (points,).
+        coordinates: For each direction an array of coordinates, of shape (points,). The model is at 0.
         values: For each metric an array of shape (points,) or (points, points), the first axis being the
             first direction. NaN where an interrupt came first.
+        labels: What the directions are called.
+        trajectory: Along a run, the coordinates of its weights, of shape (weights, directions), those of
+            the model last. `None` in other directions.
         complete: Whether all were measured: `False` after an interrupt.
         settings: What made it.
     """
 
     clean: dict[str, float]
-    coordinates: Array
+    coordinates: tuple[Array, ...]
     values: dict[str, Array]
+    labels: tuple[str, ...]
+    trajectory: Array | None = None
     complete: bool
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -74,8 +79,13 @@ class LandscapeResult(Result):
         return self._plot_map(make_axes(ax, 4.5, 5.5), metric, (low, high), label)
 
     def _plot_line(self, ax: Any, metric: str, limits: Any, label: str | None) -> Any:
-        ax.plot(self.coordinates, self.values[metric], label=label)
-        ax.set(xlabel="coordinate", ylabel=metric)
+        (axis,), values = self.coordinates, self.values[metric]
+        (line,) = ax.plot(axis, values, label=label)
+        if self.trajectory is not None:
+            on_it = self.trajectory[:, 0]
+            heights = np.interp(on_it, axis, values)
+            ax.plot(on_it, heights, ".", color=line.get_color(), markersize=7.0)
+        ax.set(xlabel=self.labels[0], ylabel=metric)
         if limits is not None:
             ax.set_ylim(*limits)
         if label is not None:
@@ -85,12 +95,14 @@ class LandscapeResult(Result):
     def _plot_map(self, ax: Any, metric: str, limits: tuple[float, float], label: Any) -> Any:
         levels = np.linspace(*limits, 13) if limits[1] > limits[0] else 13
         # Of a matrix, contours have the columns across.
-        drawn = (self.coordinates, self.coordinates, self.values[metric].T)
+        drawn = (*self.coordinates, self.values[metric].T)
         filled = ax.contourf(*drawn, levels, cmap="viridis", extend="both")
         ax.contour(*drawn, filled.levels, colors="white", linewidths=0.5, alpha=0.6)
+        if self.trajectory is not None:
+            ax.plot(*self.trajectory.T, ".-", color="tab:red", markersize=6.0, linewidth=1.0)
         ax.plot(0.0, 0.0, "+", color="white", markersize=9.0)
         ax.figure.colorbar(filled, ax=ax, label=metric)
-        ax.set(xlabel="first direction", ylabel="second direction", title=label or "")
+        ax.set(xlabel=self.labels[0], ylabel=self.labels[1], title=label or "")
         ax.set_aspect("equal")
         return ax
 
@@ -98,19 +110,21 @@ class LandscapeResult(Result):
         if ax is None:
             figure = pyplot().figure(figsize=(6.0, 5.0), layout="constrained")
             ax = figure.add_subplot(projection="3d")
-        a, b = np.meshgrid(self.coordinates, self.coordinates, indexing="ij")
-        ax.plot_surface(
-            a, b, self.values[metric], cmap="viridis", vmin=limits[0], vmax=limits[1], linewidth=0
-        )
-        ax.set(xlabel="first direction", ylabel="second direction", zlabel=metric)
+        a, b = np.meshgrid(*self.coordinates, indexing="ij")
+        # What is above the axis would hide what is below.
+        heights = np.clip(self.values[metric], *limits)
+        ax.plot_surface(a, b, heights, cmap="viridis", vmin=limits[0], vmax=limits[1], linewidth=0)
+        ax.set(xlabel=self.labels[0], ylabel=self.labels[1], zlabel=metric)
         ax.set(zlim=limits, title=label or "")
         return ax
 
     def _title(self) -> list[str]:
-        shape = " x ".join(map(str, next(iter(self.values.values())).shape))
-        span = f"{self.coordinates[-1]:g}"
+        shape = " x ".join(str(len(axis)) for axis in self.coordinates)
+        ranges = [f"[{axis[0]:.3g}, {axis[-1]:.3g}]" for axis in self.coordinates]
+        where = ranges[0] if len(set(ranges)) == 1 else " x ".join(ranges)
         incomplete = [] if self.complete else ["INCOMPLETE: interrupted before all was evaluated."]
-        return [f"Loss landscape: {shape} points in [-{span}, {span}]", *incomplete]
+        along = [] if self.trajectory is None else [f"Along {' and '.join(self.labels)}"]
+        return [f"Loss landscape: {shape} points in {where}", *along, *incomplete]
 
     def _tables(self, top: int | None) -> list[Table]:
         rows = [
@@ -120,11 +134,10 @@ class LandscapeResult(Result):
         return [Table("", ("metric", "centre", "lowest", "highest"), rows)]
 
     def _records(self) -> list[dict[str, Any]]:
-        names = ("a", "b")
-        shape = next(iter(self.values.values())).shape
+        shape = tuple(map(len, self.coordinates))
         return [
             {
-                **{name: self.coordinates[i] for name, i in zip(names, place, strict=False)},
+                **{n: axis[i] for n, axis, i in zip("ab", self.coordinates, place, strict=False)},
                 **{metric: values[place] for metric, values in self.values.items()},
             }
             for place in np.ndindex(*shape)
@@ -133,8 +146,11 @@ class LandscapeResult(Result):
     @classmethod
     def _from_standard(cls, content: dict[str, Any]) -> dict[str, Any]:
         arrays = {name: np.array(each, float) for name, each in content["values"].items()}
+        trajectory = content["trajectory"]
         return content | {
             "clean": numbers(content["clean"]),
-            "coordinates": np.array(content["coordinates"], float),
+            "coordinates": tuple(np.array(each, float) for each in content["coordinates"]),
+            "labels": tuple(content["labels"]),
+            "trajectory": None if trajectory is None else np.array(trajectory, float),
             "values": arrays,
         }

@@ -2,17 +2,22 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_weightnoise._checks import check_count, is_number
+from keras_weightnoise._checks import check_choice, check_integer, check_positive
 from keras_weightnoise._types import Tensor
-from keras_weightnoise._weights.kernels import is_float
 from keras_weightnoise._weights.selectors import Selector
-from keras_weightnoise._weights.values import stored_values
+from keras_weightnoise.analysis._directions import (
+    Direction,
+    Directions,
+    Normalize,
+    check_directions,
+    directions_to,
+    random_directions,
+)
 from keras_weightnoise.analysis._evaluation import (
     Evaluator,
     Progress,
@@ -21,13 +26,11 @@ from keras_weightnoise.analysis._evaluation import (
     keep_at_interrupt,
 )
 from keras_weightnoise.analysis._settings import describe
+from keras_weightnoise.analysis._trajectory import principal_directions
 from keras_weightnoise.analysis.landscape_result import LandscapeResult
 from keras_weightnoise.models._borrowed_weights import BorrowedWeights
-from keras_weightnoise.models.perturb import PerturbedWeights
-from keras_weightnoise.noises import Gaussian
 
-Normalize = Literal["filter", "variable"]
-Direction = list[Tensor]  # For each variable, in float64.
+_BEYOND = 0.25  # How far a landscape goes beyond a trajectory, if nothing else is said.
 
 
 def loss_landscape(
@@ -35,7 +38,8 @@ def loss_landscape(
     data: Any,
     *,
     directions: Any = 2,
-    span: float = 1.0,
+    trajectory: Sequence[Any] | None = None,
+    span: float | None = None,
     points: int = 21,
     normalize: Normalize | None = "filter",
     variables: Selector | None = "kernels",
@@ -51,12 +55,15 @@ def loss_landscape(
     Directions are random, d ~ N(0, 1), and as long as the weights, filter by filter (Li et al.):
     `d_f <- d_f ||w_f|| / ||d_f||`, so that models whose weights differ in size compare. What is not
     selected, here everything but kernels, is 0. Or they lead to other models of the same architecture,
-    each at coordinate 1.
+    each at coordinate 1. Or they are the principal components of the weights of a run, which is drawn in.
 
-    Use it to see how flat a minimum is, beside a sweep, which says what noise costs on average, or whether
-    there is a barrier between two models. The centre is what `model.evaluate` says, to the bit. The weights
-    and the state of the model are bit for bit as they were afterwards. A `KeyboardInterrupt` (Ctrl-C) ends
-    it early: with a warning, the result has what was measured, from the centre outwards, and NaN elsewhere.
+    Use it to see how flat a minimum is, beside a sweep, which says what noise costs on average, whether
+    there is a barrier between two models, or which way training took. `compare` lays the landscapes of
+    several models side by side, on one scale of colors.
+
+    The centre is what `model.evaluate` says, to the bit. The weights and the state of the model are bit for
+    bit as they were afterwards. A `KeyboardInterrupt` (Ctrl-C) ends it early: with a warning, the result has
+    what was measured, from the centre outwards, and NaN elsewhere.
 
     Args:
         model: A built and compiled `keras.Model`.
@@ -64,7 +71,13 @@ def loss_landscape(
         directions: 1, a line, or 2, a plane, in random directions. Or one other model, or a list of two,
             of the same architecture: `a = 1` is the first, `b = 1` the second, with all of its float
             weights and statistics. Defaults to `2`.
-        span: Number > 0: how far to go each way, in units of the direction. Defaults to `1.0`.
+        trajectory: The weights of a run that ended at the model, in their order: a list of files of weights,
+            such as `ModelCheckpoint` writes, of models, or of what `get_weights` returned. Then directions,
+            1 or 2, are the principal components of these weights and the model's, each as long as the run
+            extends along it: PCA on what is learned, centred, in which statistics move along. All are held
+            in memory. Defaults to `None`.
+        span: Number > 0: how far to go each way, beyond the model and its `trajectory`, in units of the
+            direction. Defaults to `None`: 1.0, of a trajectory 0.25.
         points: Odd integer >= 3: how many along each direction. Defaults to `21`.
         normalize: `"filter"`: random directions have the norm of the weights in each filter (output
             channel). `"variable"`: in each variable. `None`: they are left as drawn. Defaults to
@@ -106,45 +119,61 @@ def loss_landscape(
     """
     check_arguments(model, seed)
     _check_grid(span, points, normalize)
-    others = _others(model, directions)
-    if others is None:
-        moved, vectors = _random(model, directions, variables, exclude, seed, normalize)
+    if trajectory is not None:
+        found, kind = principal_directions(model, trajectory, directions), "principal components"
+        normalize = None
+    elif (others := check_directions(model, directions)) is not None:
+        found, kind, normalize = directions_to(model, others), "towards models", None
     else:
-        moved, vectors = _towards(model, others)
+        found = random_directions(model, directions, variables, exclude, seed, normalize)
+        kind = "random"
     evaluator = Evaluator(model, data, batch_size, steps, recalibrate)
     settings = describe(
         model,
-        moved,
-        directions="random" if others is None else [other.name for other in others],
-        normalize=normalize if others is None else None,
+        found.moved,
+        directions=kind,
+        normalize=normalize,
         seed=seed,
         recalibrated=recalibrate is not None,
     )
-    half = np.linspace(0.0, float(span), points // 2 + 1)
-    axis = np.concatenate([-half[:0:-1], half])
-    progress = Progress(points ** len(vectors) - 1, verbose)
-    return _measure(model, evaluator, moved, vectors, axis, progress, settings)
+    axes = _axes(found, span, points)
+    progress = Progress(points ** len(axes) - 1, verbose)
+    return _measure(model, evaluator, found, axes, progress, settings)
+
+
+def _axes(directions: Directions, span: float | None, points: int) -> list[Any]:
+    """The coordinates along each direction. The model itself, at 0, is among them, to the bit."""
+    if directions.trajectory is None:
+        half = np.linspace(0.0, 1.0 if span is None else float(span), points // 2 + 1)
+        return [np.concatenate([-half[:0:-1], half])] * len(directions.vectors)
+    beyond = _BEYOND if span is None else float(span)
+    ends = directions.trajectory.min(axis=0) - beyond, directions.trajectory.max(axis=0) + beyond
+    axes = []
+    for low, high in zip(*ends, strict=True):
+        step = (high - low) / (points - 1)
+        axes.append(step * (np.arange(points) - round(-low / step)))
+    return axes
 
 
 def _measure(
     model: Any,
     evaluator: Evaluator,
-    moved: list[Any],
-    vectors: Sequence[Direction],
-    axis: Any,
+    directions: Directions,
+    axes: list[Any],
     progress: Progress,
     settings: dict[str, Any],
 ) -> LandscapeResult:
-    """Evaluates a model at each place of the grid that `axis` spans along `vectors`."""
-    shape = (len(axis),) * len(vectors)
+    """Evaluates a model at each place of the grid that the axes span along the directions."""
+    shape = tuple(map(len, axes))
     clean = evaluator.clean()
     values = {metric: np.full(shape, np.nan) for metric in clean}
     done: list[tuple[int, ...]] = []
-    with keep_at_interrupt(done, stacklevel=5), BorrowedWeights(model, moved) as weights:
-        grid = _Grid(weights.clean, vectors)
+    borrowed = BorrowedWeights(model, directions.moved)
+    with keep_at_interrupt(done, stacklevel=5), borrowed as weights:
+        grid = _Grid(weights.clean, directions.vectors)
         progress.start()
-        for place in _outwards(shape):
-            at = [float(axis[i]) for i in place]
+        for place in _outwards(axes):
+            at = [float(axis[i]) for axis, i in zip(axes, place, strict=True)]
             if any(at):
                 weights.put(grid.at(at))
                 metrics = evaluator.noisy()
@@ -156,9 +185,11 @@ def _measure(
             done.append(place)
     return LandscapeResult(
         clean=clean,
-        coordinates=axis,
+        coordinates=tuple(axes),
         values=values,
-        complete=len(done) == len(axis) ** len(vectors),
+        labels=tuple(directions.labels),
+        trajectory=directions.trajectory,
+        complete=len(done) == np.prod(shape),
         settings=settings,
     )
 
@@ -186,87 +217,19 @@ def _move(values: Direction, distance: float, direction: Direction) -> Direction
     return [value + distance * d for value, d in zip(values, direction, strict=True)]
 
 
-def _outwards(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+def _outwards(axes: Sequence[Any]) -> list[tuple[int, ...]]:
     """The places of a grid, row by row, those near the centre first."""
-    ranges = [sorted(range(size), key=lambda i, size=size: abs(i - size // 2)) for size in shape]  # type: ignore[misc]
+    ranges = [sorted(range(len(axis)), key=lambda i, axis=axis: abs(axis[i])) for axis in axes]  # type: ignore[misc]
     return list(itertools.product(*ranges))
 
 
-def _random(
-    model: Any, count: int, variables: Any, exclude: Any, seed: int, normalize: Normalize | None
-) -> tuple[list[Any], list[Direction]]:
-    """The variables that random directions move, and the directions."""
-    noisy = PerturbedWeights(model, Gaussian(1.0), variables, exclude, seed)
-    targets = [target for _, each in noisy.assigned for target in each]
-    clean = stored_values(noisy.variables)
-    nothing = [tf.zeros_like(value, tf.float32) for value in clean]
-    directions = []
-    for step in range(count):
-        direction = []
-        for target, w, n in zip(
-            targets, clean, noisy.draw(nothing, step, traced=False), strict=True
-        ):
-            axes = target.axes if normalize == "filter" else tuple(range(len(w.shape)))
-            d = tf.cast(n, tf.float64)
-            if normalize is not None:
-                d *= tf.math.divide_no_nan(_norm(tf.cast(w, tf.float64), axes), _norm(d, axes))
-            direction.append(d)
-        directions.append(direction)
-    return noisy.variables, directions
-
-
-def _norm(x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    return tf.sqrt(tf.reduce_sum(tf.square(x), axes, keepdims=True))
-
-
-def _towards(model: Any, others: Sequence[Any]) -> tuple[list[Any], list[Direction]]:
-    """The variables that differ between models, and the ways to the others."""
-    places = [i for i, variable in enumerate(model.variables) if is_float(variable)]
-    moved = [model.variables[i] for i in places]
-    here = stored_values(moved)
-    directions = []
-    for other in others:
-        there = stored_values([other.variables[i] for i in places])
-        directions.append(
-            [
-                tf.cast(b, tf.float64) - tf.cast(a, tf.float64)
-                for a, b in zip(here, there, strict=True)
-            ]
-        )
-    return moved, directions
-
-
-def _others(model: Any, directions: Any) -> list[Any] | None:
-    """The models that directions lead to, or `None` if they are random."""
-    if isinstance(directions, int) and not isinstance(directions, bool) and directions in (1, 2):
-        return None
-    others = list(directions) if isinstance(directions, list | tuple) else [directions]
-    if not (len(others) in (1, 2) and all(isinstance(other, keras.Model) for other in others)):
-        raise ValueError(
-            "Invalid `directions`. Expected 1, 2, a `keras.Model`, or a list of one or two of these. "
-            f"Received: directions={directions!r}"
-        )
-    shapes = [tuple(variable.shape) for variable in model.variables]
-    for other in others:
-        if [tuple(variable.shape) for variable in other.variables] != shapes:
-            raise ValueError(
-                f"Invalid `directions`. Expected models with variables of the shapes that those of "
-                f"{model.name!r} have. Received: {other.name!r}, which has others"
-            )
-    return others
-
-
 def _check_grid(span: Any, points: Any, normalize: Any) -> None:
-    if not (is_number(span) and 0 < span < np.inf):
-        raise ValueError(f"Invalid `span`. Expected a number > 0. Received: span={span!r}")
-    check_count("points", points)
-    if points < 3 or points % 2 == 0:
+    if span is not None:
+        check_positive("span", span)
+    check_integer("points", points, 3)
+    if points % 2 == 0:
         raise ValueError(
             "Invalid `points`. Expected an odd integer >= 3, so that the model itself is one of them. "
             f"Received: points={points}"
         )
-    if normalize not in (None, "filter", "variable"):
-        raise ValueError(
-            'Invalid `normalize`. Expected "filter", "variable" or `None`. '
-            f"Received: normalize={normalize!r}"
-        )
+    check_choice("normalize", normalize, (None, "filter", "variable"))

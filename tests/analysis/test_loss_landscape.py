@@ -2,6 +2,7 @@
 
 import functools
 import math
+import pathlib
 
 import keras
 import matplotlib
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 from fits import watch
 
+from keras_weightnoise.analysis._directions import random_directions
+from keras_weightnoise.analysis._trajectory import principal_directions
 from keras_weightnoise.analysis.landscape_result import LandscapeResult
-from keras_weightnoise.analysis.loss_landscape import _random, loss_landscape
+from keras_weightnoise.analysis.loss_landscape import loss_landscape
 
 pytestmark = pytest.mark.any_version
 
@@ -20,12 +23,19 @@ X = np.eye(6, dtype="float32")
 landscape = functools.partial(loss_landscape, verbose=0, points=3)
 
 
-def linear(seed=1, bias=False, **options):
-    """A model that returns its weights, and data on which its loss is their mean square error."""
+def linear(seed=1, bias=False, metrics=("loss",)):
+    """A model whose loss is the mean square of what its kernel is off by: by a formula, which is faster."""
     keras.utils.set_random_seed(seed)
     model = keras.Sequential([keras.Input((6,)), L.Dense(2, use_bias=bias, name="d")], name="net")
-    model.compile("adam", "mse", **options)
-    return model, (X, model.predict(X, verbose=0))
+    model.compile("adam", "mse")
+    clean = model.layers[0].kernel.numpy()
+
+    def evaluate(**options):
+        off = float(np.mean((model.layers[0].kernel.numpy() - clean) ** 2))
+        return dict.fromkeys(metrics, off)
+
+    model.evaluate = evaluate
+    return model, (X, clean)
 
 
 def state(model):
@@ -39,20 +49,23 @@ def test_the_landscape_of_a_quadratic_is_the_quadratic(directions):
     result = landscape(model, data, directions=directions, span=0.5, points=5, seed=3)
     assert state(model) == before
     assert result.complete
-    np.testing.assert_allclose(result.coordinates, [-0.5, -0.25, 0.0, 0.25, 0.5])
-    _, found = _random(model, directions, "kernels", None, 3, "filter")
-    vectors = [direction[0].numpy() for direction in found]
+    (axis,) = {tuple(axis) for axis in result.coordinates}
+    assert axis == (-0.5, -0.25, 0.0, 0.25, 0.5)
+    found = random_directions(model, directions, "kernels", None, 3, "filter")
+    vectors = [direction[0].numpy() for direction in found.vectors]
     for place in np.ndindex(*result.values["loss"].shape):
-        moved = sum(result.coordinates[i] * d for i, d in zip(place, vectors, strict=True))
+        moved = sum(axis[i] * d for i, d in zip(place, vectors, strict=True))
         expected = np.mean(moved**2)
         assert result.values["loss"][place] == pytest.approx(expected, rel=1e-4, abs=1e-12)
 
 
 def test_the_centre_is_what_evaluate_says():
-    model, (x, y) = linear(metrics=["mae"])
-    result = landscape(model, (x, y + 0.1))
+    model, (x, y) = linear()
+    del model.evaluate
+    model.compile("adam", "mse", metrics=["mae"])
+    result = landscape(model, (x, y + 0.1), directions=1)
     assert result.clean == model.evaluate(x, y + 0.1, verbose=0, return_dict=True)
-    assert {name: values[1, 1] for name, values in result.values.items()} == result.clean
+    assert {name: values[1] for name, values in result.values.items()} == result.clean
 
 
 @pytest.mark.parametrize("normalize", ["filter", "variable", None])
@@ -79,7 +92,8 @@ def test_random_directions_have_the_norms_of_the_weights(normalize):
     outputs.append(L.Flatten()(others["einsum"][0](others["norm"][0](sequence))))
     outputs.append(others["lstm"][0](inputs[2]))
     model = keras.Model(inputs, outputs)
-    moved, found = _random(model, 2, "kernels", None, 0, normalize)
+    found = random_directions(model, 2, "kernels", None, 0, normalize)
+    moved = found.moved
     expected = {
         (id(layer), name): axes
         for layer, kernels in (layers | others).values()
@@ -94,7 +108,7 @@ def test_random_directions_have_the_norms_of_the_weights(normalize):
     assert len(moved) == len(expected) == 9
     for i, variable in enumerate(moved):
         axes = by_place[id(variable)]
-        first, second = (direction[i].numpy() for direction in found)
+        first, second = (direction[i].numpy() for direction in found.vectors)
         assert not np.allclose(first, second)
         if normalize == "variable":
             axes = None
@@ -211,8 +225,160 @@ def test_wrong_arguments_fail_before_anything_is_evaluated(options, error, messa
 def test_another_architecture():
     model, data = linear()
     other, _ = linear(bias=True)
-    with pytest.raises(ValueError, match="variables of the shapes"):
+    with pytest.raises(ValueError, match=r"Invalid `directions`.*weights of the shapes"):
         landscape(model, data, directions=other)
+
+
+# Along a run.
+
+
+def run(model, steps=4, rank=None):
+    """Weights of a run that ends at the model, as `get_weights` returns them, in a plane if rank is 2."""
+    rng = np.random.default_rng(0)
+    end = model.get_weights()
+    ways = [[rng.normal(size=w.shape) for w in end] for _ in range(rank or steps)]
+    mixed = rng.normal(size=(steps, len(ways)))
+    return [
+        [w + sum(a * d[i] for a, d in zip(row, ways, strict=True)) for i, w in enumerate(end)]
+        for row in mixed
+    ]
+
+
+def flat(weights):
+    return np.concatenate([np.ravel(w) for w in weights])
+
+
+def test_a_run_in_a_plane_is_in_the_plane():
+    model, _ = linear(bias=True)
+    weights = run(model, rank=2)
+    found = principal_directions(model, weights, 2)
+    assert found.trajectory.shape == (5, 2)
+    np.testing.assert_allclose(found.trajectory[-1], 0.0, atol=1e-6)
+    np.testing.assert_allclose(np.ptp(found.trajectory, axis=0), 1.0)
+    assert np.all(found.trajectory[0] <= 0.0)
+    end = flat(model.get_weights())
+    directions = np.array([flat(direction) for direction in found.vectors])
+    for at, each in zip(found.trajectory, weights, strict=False):
+        np.testing.assert_allclose(end + at @ directions, flat(each), rtol=1e-5, atol=1e-5)
+    first, second = directions
+    assert abs(first @ second) < 1e-5 * np.linalg.norm(first) * np.linalg.norm(second)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_shares_are_those_of_principal_components(count):
+    model, _ = linear()
+    weights = run(model)
+    found = principal_directions(model, weights, count)
+    points = np.array([flat(each) for each in [*weights, model.get_weights()]])
+    _, sizes, axes = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)
+    shares = sizes**2 / np.sum(sizes**2)
+    names = ["first", "second"][:count]
+    assert found.labels == [
+        f"{name} principal component ({share:.1%} of the variance)"
+        for name, share in zip(names, shares, strict=False)
+    ]
+    for direction, axis in zip(found.vectors, axes, strict=False):
+        unit = flat(direction) / np.linalg.norm(flat(direction))
+        assert abs(unit @ axis) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_the_landscape_along_a_run():
+    model, data = linear()
+    before = state(model)
+    weights = run(model, rank=2)
+    seen = watch(model, lambda i: model.get_weights())
+    result = landscape(model, data, trajectory=weights, points=9)
+    assert state(model) == before
+    for axis, on_it in zip(result.coordinates, result.trajectory.T, strict=True):
+        assert len(axis) == 9
+        np.testing.assert_allclose(np.diff(axis), 1.5 / 8)
+        assert np.sum(axis == 0.0) == 1
+        assert axis[0] < on_it.min()
+        assert on_it.max() < axis[-1]
+    centre = tuple(int(np.argmin(np.abs(axis))) for axis in result.coordinates)
+    assert result.values["loss"][centre] == result.clean["loss"] == 0.0
+    # A corner, by hand.
+    directions = principal_directions(model, weights, 2).vectors
+    corner = [axis[-1] for axis in result.coordinates]
+    moved = sum(a * d[0].numpy() for a, d in zip(corner, directions, strict=True))
+    assert result.values["loss"][-1, -1] == pytest.approx(np.mean(moved**2), rel=1e-4)
+    assert len(seen) == 81
+    assert LandscapeResult.from_json(result.to_json()) == result
+    assert str(result).splitlines()[1].startswith("Along first principal component (")
+    ax = result.plot()
+    assert np.array_equal(ax.lines[0].get_xydata(), result.trajectory)
+    assert ax.get_ylabel().startswith("second principal component (")
+    line = landscape(model, data, trajectory=weights, directions=1, points=5, span=1.0)
+    assert np.ptp(line.coordinates[0]) == pytest.approx(3.0)
+    line.plot().figure.canvas.draw()
+    matplotlib.pyplot.close("all")
+
+
+@pytest.mark.slow
+def test_weights_of_a_run_are_files_models_or_arrays(tmp_path):
+    def trained():
+        keras.utils.set_random_seed(1)
+        made = keras.Sequential(
+            [keras.Input((6,)), L.Dense(4), L.BatchNormalization(), L.Dropout(0.5)]
+        )
+        made.compile("adam", "mse")
+        return made
+
+    model = trained()
+    path = str(tmp_path / "{epoch}.weights.h5")
+    arrays = []
+    collect = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: arrays.append(model.get_weights())
+    )
+    save = keras.callbacks.ModelCheckpoint(path, save_weights_only=True)
+    model.fit(X, np.ones((6, 4)), epochs=3, verbose=0, callbacks=[save, collect])
+    before = state(model) + [v.numpy().tobytes() for v in model.optimizer.variables]
+    files = [path.format(epoch=epoch) for epoch in (1, 2, 3)]
+    models = []
+    for weights in arrays:
+        models.append(trained())
+        models[-1].set_weights(weights)
+    found = [principal_directions(model, each, 2) for each in (files, models, arrays)]
+    assert state(model) + [v.numpy().tobytes() for v in model.optimizer.variables] == before
+    for each in found[1:]:
+        np.testing.assert_array_equal(each.trajectory, found[0].trajectory)
+    # Statistics move along: from the model to the first weights, all of them.
+    first = dict(zip([v.path for v in model.weights], arrays[0], strict=True))
+    at, vectors = found[0].trajectory[0], zip(*found[0].vectors, strict=True)
+    for variable, (a, b) in zip(found[0].moved, vectors, strict=True):
+        moved = variable.numpy() + at[0] * a.numpy() + at[1] * b.numpy()
+        np.testing.assert_allclose(moved, first[variable.path], atol=1e-4)
+    # Of a model that was not trained, there is no state to read into, and no warning.
+    principal_directions(models[0], [pathlib.Path(each) for each in files[1:]], 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"directions": 3}, ValueError, "Invalid `directions`.*Expected 1 or 2 along"),
+        ({"trajectory": "1.weights.h5"}, ValueError, "Invalid `trajectory`.*at least 2"),
+        ({"trajectory": []}, ValueError, "Invalid `trajectory`"),
+        ({"trajectory": [1, 2]}, TypeError, "Invalid `trajectory`.*Received: 1"),
+        ({"trajectory": "the model"}, ValueError, "differ from each other and from the model's"),
+        ({"trajectory": "a line"}, ValueError, "at least 2 directions"),
+        ({"trajectory": "shapes"}, ValueError, "Invalid `trajectory`.*weights of the shapes"),
+        ({"trajectory": ["missing.weights.h5"] * 2}, Exception, "missing.weights.h5"),
+    ],
+    ids=str,
+)
+def test_wrong_runs(options, error, message):
+    model, data = linear()
+    (w,) = model.get_weights()
+    special = {
+        "the model": [[w], [w]],
+        "a line": [[w + 1], [w + 2]],
+        "shapes": [[w], [w[:3]]],
+    }
+    options = {"trajectory": run(model)} | options
+    if isinstance(options["trajectory"], str):
+        options["trajectory"] = special.get(options["trajectory"], options["trajectory"])
+    with pytest.raises(error, match=message):
+        landscape(model, data, **options)
 
 
 # Results.
@@ -224,7 +390,8 @@ def made(rank):
     values = sum((i + 1) * each**2 + 0.1 * each for i, each in enumerate(grid))
     return LandscapeResult(
         clean={"accuracy": 0.9, "loss": 0.0},
-        coordinates=axis,
+        coordinates=(axis,) * rank,
+        labels=("first direction", "second direction")[:rank],
         values={"accuracy": 0.9 - values, "loss": values},
         complete=True,
     )
