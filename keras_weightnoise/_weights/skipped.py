@@ -61,21 +61,22 @@ def warn_of_skipped(
     if size <= rest:
         return
     names = reachable.relative_names(root, skipped)
-    quantized = any(not is_float(v) for v in skipped)
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    others = (
-        f"{', '.join(type(noise).__name__ for noise in no_codes)} is no noise of integer codes, as `BitFlip` "
-        "and `StuckAt` are. "
-        if no_codes and quantized
-        else ""
-    )
     warnings.warn(
         f"Of the selected weights of {root.name!r}, {size / (size + rest):.1%} are not {action}: they are "
         f"quantized to integers, or state that layers keep ({', '.join(names[:3])}{more}). Only the others "
-        f"are {action}, which says little about the model. {others}Expected a model in floating point, or "
+        f"are {action}, which says little about the model. {_advice(skipped, no_codes)}Expected a model in floating point, or "
         "these among `exclude`.",
         stacklevel=levels_to_user(),
     )
+
+
+def _advice(skipped: Sequence[Variable], no_codes: Sequence[Noise]) -> str:
+    """Which noise there is of integers, where other noise has been asked for."""
+    if not no_codes or all(is_float(v) for v in skipped):
+        return ""
+    names = ", ".join(type(noise).__name__ for noise in no_codes)
+    return f"{names} is no noise of integer codes, as `BitFlip` and `StuckAt` are. "
 
 
 def quantized_kernels(root: Layer) -> list[Variable]:
