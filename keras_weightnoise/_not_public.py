@@ -125,6 +125,14 @@ def updated_variables(optimizer: Any) -> list[Any]:
     return list(optimizer._trainable_variables)
 
 
+def decays(optimizer: Any, variable: tf.Variable) -> bool:
+    """Whether an optimizer decays a variable, which is that of TensorFlow that a Keras variable has.
+
+    `optimizer.weight_decay` is public, what `exclude_from_weight_decay` has left out is not.
+    """
+    return bool(optimizer.weight_decay) and bool(optimizer._use_weight_decay(variable))
+
+
 def python_function(function: Callable[..., Any]) -> Callable[..., Any] | None:
     """The Python code of a `tf.function`, or `None` of anything else. It is not in the documentation."""
     return getattr(function, "python_function", None)

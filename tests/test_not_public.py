@@ -213,6 +213,19 @@ def test_what_an_optimizer_updates(optimizer):
     assert page.updated_variables(optimizer) == layer.trainable_variables
 
 
+@pytest.mark.parametrize("names", [None, ["_rho"], ["kernel"]])
+@pytest.mark.parametrize("decay", [None, 0.0, 0.1])
+def test_what_an_optimizer_decays(names, decay):
+    variable = keras.Variable([1.0], name="kernel_rho")
+    optimizer = keras.optimizers.SGD(0.1, weight_decay=decay)
+    if names:
+        optimizer.exclude_from_weight_decay(var_names=names)
+    optimizer.build([variable])
+    expected = page.decays(optimizer, variable.value)
+    optimizer.apply([tf.zeros(1)])
+    assert (float(variable[0]) != 1.0) == expected == (not names and bool(decay))
+
+
 def test_the_code_of_a_function():
     def code():
         return 1

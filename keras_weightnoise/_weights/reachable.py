@@ -1,7 +1,7 @@
 """What is below a layer: its sublayers, the optimizers they hold, who owns a variable, and names."""
 
 import collections
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -26,6 +26,25 @@ def sublayers(root: Layer) -> list[Layer]:
 def optimizers(root: Layer) -> list[Any]:
     """Every optimizer that `root` or a layer in it holds as an attribute, each once."""
     return _reachable(root, keras.optimizers.Optimizer)
+
+
+def inner_optimizers(optimizer: Any) -> list[Any]:
+    """The optimizers inside of one, at any depth, each once."""
+    found: list[Any] = []
+
+    def visit(value: Any) -> None:
+        if isinstance(value, keras.optimizers.Optimizer):
+            if value is not optimizer and not any(value is each for each in found):
+                found.append(value)
+                visit(list(vars(value).values()))
+        elif isinstance(value, Mapping):
+            visit(list(value.values()))
+        elif isinstance(value, list | tuple):
+            for each in value:
+                visit(each)
+
+    visit(list(vars(optimizer).values()))
+    return found
 
 
 def owners(root: Layer) -> dict[int, Layer]:

@@ -9,12 +9,11 @@ import keras
 import tensorflow as tf
 
 from keras_weightnoise._types import Tensor
-from keras_weightnoise._weights.reachable import Variable
+from keras_weightnoise._weights.reachable import Variable, inner_optimizers
 from keras_weightnoise.callbacks._interception import Update
 from keras_weightnoise.callbacks._optimizers import (
     counters,
     held_optimizers,
-    inner_optimizers,
     steps_taken,
 )
 from keras_weightnoise.callbacks._replicas import merge_call, state, write

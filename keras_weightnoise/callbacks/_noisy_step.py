@@ -14,13 +14,13 @@ from keras_weightnoise._attributes import replaced
 from keras_weightnoise._not_public import updated_variables
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights import reachable
-from keras_weightnoise._weights.reachable import Variable
+from keras_weightnoise._weights.reachable import Variable, inner_optimizers
 from keras_weightnoise._weights.rules import Assigned
 from keras_weightnoise.callbacks import _findings
 from keras_weightnoise.callbacks._clock import Clock
 from keras_weightnoise.callbacks._interception import Update, intercepting, listening
 from keras_weightnoise.callbacks._mentions import mentions
-from keras_weightnoise.callbacks._optimizers import held_optimizers, inner_optimizers, reads_all
+from keras_weightnoise.callbacks._optimizers import held_optimizers, reads_all
 from keras_weightnoise.callbacks._plain_code import function_names, python_code
 from keras_weightnoise.callbacks._replicas import merge_call
 from keras_weightnoise.callbacks._step_noise import StepNoise

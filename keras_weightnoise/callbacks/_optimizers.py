@@ -4,14 +4,13 @@ An optimizer may hold others and pass its updates on to them, as `LossScaleOptim
 do. Each of them counts the same step in `iterations` of its own, or does not count.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights import reachable
+from keras_weightnoise._weights.reachable import inner_optimizers
 
 Optimizer = Any  # keras.optimizers.Optimizer; Keras ships no types.
 
@@ -21,25 +20,6 @@ def held_optimizers(model: Any) -> list[Optimizer]:
     found = reachable.optimizers(model)
     inside = {id(each) for optimizer in found for each in inner_optimizers(optimizer)}
     return [optimizer for optimizer in found if id(optimizer) not in inside]
-
-
-def inner_optimizers(optimizer: Optimizer) -> list[Optimizer]:
-    """The optimizers inside of one, at any depth, each once."""
-    found: list[Optimizer] = []
-
-    def visit(value: Any) -> None:
-        if isinstance(value, keras.optimizers.Optimizer):
-            if value is not optimizer and not any(value is each for each in found):
-                found.append(value)
-                visit(list(vars(value).values()))
-        elif isinstance(value, Mapping):
-            visit(list(value.values()))
-        elif isinstance(value, list | tuple):
-            for each in value:
-                visit(each)
-
-    visit(list(vars(optimizer).values()))
-    return found
 
 
 def steps_taken(optimizer: Optimizer) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Any, Generic, TypeVar
 
 import tensorflow as tf
 
+from keras_weightnoise._not_public import under_tape
 from keras_weightnoise._random.generator import make_key
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.reachable import Layer, Variable, path
@@ -13,6 +14,7 @@ from keras_weightnoise._weights.values import stored_values, widen
 from keras_weightnoise.layers import _estimators as estimators
 from keras_weightnoise.layers._learned_stddev import LearnedNoise, draw_normal
 from keras_weightnoise.layers._noise_parameters import NoiseParameters
+from keras_weightnoise.layers._weight_decay import warn_of_weight_decay
 from keras_weightnoise.layers._weight_noise_wrapper import WeightNoiseWrapper
 from keras_weightnoise.layers.noisy_call import substituted_call
 
@@ -33,6 +35,7 @@ class LearnedNoiseWrapper(WeightNoiseWrapper, Generic[_Learned]):
         super().__init__(layer, **kwargs)
         self.noise = NoiseParameters(layer.dtype_policy)
         self._learned: list[_Learned] = []
+        self._decay_is_known = False
 
     def stddevs(self) -> list[tuple[Variable, Tensor]]:
         """Pairs of each variable that is perturbed and the learned standard deviation of its noise.
@@ -57,6 +60,7 @@ class LearnedNoiseWrapper(WeightNoiseWrapper, Generic[_Learned]):
         step: Tensor,
     ) -> Any:
         """Calls the wrapped layer under noise: see the base class."""
+        self._look_at_weight_decay()
         if self.estimator != "shared":
             target = estimators.only_kernel(self.estimator, self.layer, targets)
             (learned,) = self._learned_for([target])
@@ -78,6 +82,12 @@ class LearnedNoiseWrapper(WeightNoiseWrapper, Generic[_Learned]):
             for each, w, n in zip(learned_for, clean, draws, strict=True)
         ]
         return substituted_call(self.layer, targets, noisy, args, kwargs)
+
+    def _look_at_weight_decay(self) -> None:
+        """Warns of it in each trace of a training step; in eager mode once."""
+        if under_tape() and not (self._decay_is_known and tf.executing_eagerly()):
+            sizes = [each.parameter for each in self._learned]
+            self._decay_is_known = warn_of_weight_decay(sizes) or self._decay_is_known
 
     def _check_noise_is_built(self) -> None:
         """Raises unless there is something learned."""

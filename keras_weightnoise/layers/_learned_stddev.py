@@ -31,6 +31,11 @@ class LearnedNoise:
         return widen(stored_values([self.target.variable])[0])
 
     @property
+    def parameter(self) -> Variable:
+        """The variable that says how large the noise is."""
+        raise NotImplementedError
+
+    @property
     def factor(self) -> Tensor:
         """What n ~ N(0, 1) is multiplied with, in the dtype of `mean`, against which it broadcasts."""
         raise NotImplementedError
@@ -52,6 +57,10 @@ class LearnedStddev(LearnedNoise):
 
     rho: Variable
     prior_parameters: tuple[Variable, ...] = ()
+
+    @property
+    def parameter(self) -> Variable:
+        return self.rho
 
     @property
     def factor(self) -> Tensor:

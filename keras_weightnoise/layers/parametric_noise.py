@@ -31,6 +31,10 @@ class _LearnedAlpha(LearnedNoise):
     alpha: Variable
 
     @property
+    def parameter(self) -> Variable:
+        return self.alpha
+
+    @property
     def factor(self) -> Tensor:
         w = self.mean
         alpha = widen(stored_values([self.alpha])[0])

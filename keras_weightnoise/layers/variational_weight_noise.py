@@ -55,8 +55,9 @@ class VariationalWeightNoise(LearnedNoiseWrapper[LearnedStddev]):
 
     The parameters rho come after the wrapped layer's weights in `get_weights()`, are saved with them, and are
     never perturbed themselves. Weight decay draws them to 0 and sigma to 0.69: leave them out, with
-    `optimizer.exclude_from_weight_decay(var_names=["_rho"])` before the model is built. What is frozen is
-    neither perturbed nor in the divergence. Let LoRA be enabled before the layer is wrapped.
+    `optimizer.exclude_from_weight_decay(var_names=["_rho"])` before the model is built, and again after it is
+    loaded. A warning says where a model's optimizer decays them. What is frozen is neither perturbed nor in
+    the divergence. Let LoRA be enabled before the layer is wrapped.
 
     Args:
         layer: A `keras.Layer` or `keras.Model` with kernels, as for `GaussianWeightNoise`.

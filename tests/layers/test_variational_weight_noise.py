@@ -5,6 +5,7 @@ divergences themselves.
 """
 
 import copy
+import warnings
 
 import fits
 import keras
@@ -435,19 +436,6 @@ def test_they_come_after_the_weights_of_the_layer_and_are_saved(tmp_path):
         np.testing.assert_allclose(total(other.losses), scaled(layer), rtol=1e-5)
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_what_is_kept_is_rho_and_its_slots(estimator):
-    def kept(layer):
-        layer(X, training=True)
-        optimizer = keras.optimizers.Adam()
-        optimizer.build(layer.trainable_variables)
-        return sum(int(np.prod(v.shape)) for v in (*layer.variables, *optimizer.variables))
-
-    seed, rho_and_slots = 2, 3 * 4 * 2
-    noisy = kept(VariationalWeightNoise(layers.Dense(2), examples=8, estimator=estimator))
-    assert noisy == kept(layers.Dense(2)) + seed + rho_and_slots
-
-
 def test_nothing_perturbs_them():
     layer = variational(kl_weight=schedules.LinearRamp(0, 1, 0, 4))
     model = sequential(layer)
@@ -467,16 +455,69 @@ def test_nothing_perturbs_them():
     model.fit(X, Y, verbose=0, callbacks=[WeightNoiseCallback(0.1)])
 
 
-def test_weight_decay_leaves_them_out_where_it_is_told():
+def scaled_loss(optimizer):
+    return keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "around", "eager"),
+    [
+        (lambda: keras.optimizers.SGD(0.1, weight_decay=0.1), None, False),
+        (lambda: keras.optimizers.SGD(0.1, weight_decay=0.1), None, True),
+        (lambda: keras.optimizers.AdamW(0.1), None, True),  # Which decays by default.
+        (lambda: keras.optimizers.SGD(0.1, weight_decay=0.1), scaled_loss, True),
+    ],
+    ids=["SGD", "SGD, eager", "AdamW, eager", "scaled, eager"],
+)
+def test_weight_decay_leaves_them_out_where_it_is_told_and_else_warns(make, around, eager):
     for names, decays in ((["_rho"], False), (["bias"], True)):
         layer = variational(kl_weight=0.0)
         layer.layer.bias.assign(Y[0])  # So that inputs of 0 leave no gradient.
-        optimizer = keras.optimizers.SGD(0.1, weight_decay=0.1)
+        optimizer = make()
         optimizer.exclude_from_weight_decay(var_names=names)
-        model = sequential(layer, optimizer=optimizer)
+        optimizer = around(optimizer) if around else optimizer
+        model = sequential(layer, optimizer=optimizer, run_eagerly=eager, jit_compile=False)
         before = layer.noise.get_weights()[0]
-        model.fit(tf.zeros_like(X), Y, verbose=0)
-        assert np.any(layer.noise.get_weights()[0] != before) == decays
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.fit(tf.zeros_like(X), Y, verbose=0)
+        told = [each for each in caught if "exclude_from_weight_decay" in str(each.message)]
+        assert np.any(layer.noise.get_weights()[0] != before) == decays == bool(told)
+        assert all("decays ['kernel_rho']" in str(each.message) for each in told)
+
+
+class Pair(keras.Model):
+    """Two networks and an optimizer for each, as in a GAN; only that of the plain network decays."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.noisy, self.plain = layer, layers.Dense(2)
+        self.noisy_optimizer = keras.optimizers.SGD(0.1)
+        self.plain_optimizer = keras.optimizers.AdamW(0.1)
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape(persistent=True) as tape:
+            loss = tf.reduce_mean(tf.square(self.plain(x) + self.noisy(x, training=True) - y))
+        for network, optimizer in (
+            (self.noisy, self.noisy_optimizer),
+            (self.plain, self.plain_optimizer),
+        ):
+            variables = network.trainable_variables
+            optimizer.apply(tape.gradient(loss, variables), variables)
+        return {"loss": loss}
+
+
+def test_an_optimizer_of_other_variables_may_decay_them():
+    model = Pair(variational())
+    model.compile(run_eagerly=True)
+    model.fit(X, Y, batch_size=4, verbose=0)  # Warnings are errors.
+    model.noisy_optimizer = keras.optimizers.AdamW(0.1)
+    model.noisy._decay_is_known = False  # As in another trace.
+    with pytest.warns(
+        UserWarning, match=r"'adam_?w.*' of the model 'pair.*decays \['kernel_rho'\]"
+    ):
+        model.fit(X, Y, batch_size=4, verbose=0)
 
 
 def test_layers_that_are_built_when_called():
