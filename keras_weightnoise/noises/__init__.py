@@ -9,15 +9,18 @@ What IBM's aihwkit calls weight modifiers is here (`std_dev`, `coeffs`, `res` an
 | aihwkit | here |
 |---|---|
 | `AddNormal` | `Gaussian(std_dev, "max")` (`rel_to_actual_wmax`), or `Gaussian(std_dev * assumed_wmax)` |
-| `MultNormal` | `Gaussian(std_dev, "weight")` |
-| `Discretize` | `Quantization(bits)`, where its `res` is a step and this a number of bits |
+| `MultNormal` | `Gaussian(std_dev, "weight")`; its compiled tiles have `std_dev * wmax` for std_dev |
+| `Discretize` | `Quantization(bits)`: `res = 1 / (2^bits - 2)`, of its compiled tiles twice that |
 | `DiscretizeAddNormal` | `Quantization(bits) + Gaussian(std_dev, "max")` |
 | `Poly` | `Polynomial(coeffs, std_dev)` |
 | `DropConnect`, `pdrop` | `DropConnect(pdrop, rescale=False)` |
 | `PCMNoise` | `PCM(time)`, which is its `PCMLikeNoiseModel` of inference |
-| `ProgNoise` | no: `Polynomial`, without its mirror at 0, which keeps signs |
+| `ProgNoise` | no: `Polynomial(coeffs, std_dev / g_max)`, without its mirror at 0, which keeps signs |
 | `DoReFa` | no: it squashes weights by tanh before it quantizes them, which is not noise |
 | `per_batch_sample` | no: one draw for each example is `GaussianWeightNoise(estimator="flipout")` |
+
+`PCM`, `AddNormal`, `MultNormal` and `Discretize` are compared with aihwkit 1.1.0's own numbers in
+`tests/noises/test_aihwkit_parity.py`; of the rest, it is the formula of its source that is here.
 """
 
 from keras_weightnoise._checks import check_magnitude
