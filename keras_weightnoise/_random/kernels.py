@@ -84,8 +84,11 @@ def _numbers_by_ops(law: Law, width: int) -> Callable[..., Tensor]:
         words = generator.make_words(key, counter, _steps(counter, rows, width))
         return _times(factor, law.transform(words))
 
-    # Its ops are hundreds, and a call of it is one: else, tracing a step would be tracing the generator.
-    return tf.function(numbers, autograph=False)  # type: ignore[no-any-return]
+    # Its ops are hundreds, and a call of it is one: else, tracing a step would be tracing the generator. Not
+    # inlined, or Grappler would make in advance, of a length that is constant, what may never be asked for.
+    return tf.function(  # type: ignore[no-any-return]
+        numbers, autograph=False, experimental_attributes={"_noinline": True}
+    )
 
 
 @functools.cache
