@@ -1,7 +1,7 @@
-"""What a robustness sweep costs, as a ratio to the bare `evaluate` calls that it makes.
+"""What a robustness sweep and a loss landscape cost, as a ratio to the bare `evaluate` calls that they make.
 
-Interleaved rounds, medians. A sweep is timed as a whole: tracing, draws, assigning and restoring are
-all in it. "by hand" is what one writes without it: NumPy noise, `get_weights`, `set_weights`, `evaluate`.
+Interleaved rounds, medians, of CPU time. A sweep is timed as a whole: tracing, draws, assigning and restoring
+are all in it. "by hand" is what one writes without it: NumPy noise, `get_weights`, `set_weights`, `evaluate`.
 
 Run it: `python benchmarks/sweep.py`
 """
@@ -9,6 +9,7 @@ Run it: `python benchmarks/sweep.py`
 import argparse
 import functools
 import os
+import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -17,9 +18,7 @@ import numpy as np
 from rounds import medians
 from sklearn.datasets import load_digits
 
-from keras_weightnoise import robustness_sweep
-
-MAGNITUDES = (0.01, 0.02, 0.05, 0.1, 0.2)
+from keras_weightnoise import loss_landscape, robustness_sweep
 
 
 def mlp():
@@ -41,15 +40,22 @@ def cnn():
     )
 
 
-def evaluate(model, x, y, draws):
-    for _ in range(1 + draws * len(MAGNITUDES)):
+# Each makes 49 evaluations.
+MAGNITUDES = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
+DRAWS = 8
+POINTS = 7
+COUNT = 1 + len(MAGNITUDES) * DRAWS
+
+
+def evaluate(model, x, y):
+    for _ in range(COUNT):
         model.evaluate(x, y, verbose=0)
 
 
-def by_hand(model, x, y, draws):
+def by_hand(model, x, y):
     clean = model.get_weights()
     model.evaluate(x, y, verbose=0)
-    for draw in range(draws):
+    for draw in range(DRAWS):
         for magnitude in MAGNITUDES:
             rng = np.random.default_rng(draw)
             model.set_weights([w + magnitude * rng.normal(size=w.shape) for w in clean])
@@ -57,17 +63,25 @@ def by_hand(model, x, y, draws):
     model.set_weights(clean)
 
 
-def sweep(model, x, y, draws):
-    robustness_sweep(model, (x, y), magnitudes=MAGNITUDES, draws=draws, verbose=0)
+def sweep(model, x, y):
+    robustness_sweep(model, (x, y), magnitudes=MAGNITUDES, draws=DRAWS, verbose=0)
 
 
-WAYS = {"bare evaluate": evaluate, "robustness_sweep": sweep, "by hand": by_hand}
+def landscape(model, x, y):
+    loss_landscape(model, (x, y), points=POINTS, verbose=0)
+
+
+WAYS = {
+    "bare evaluate": evaluate,
+    "robustness_sweep": sweep,
+    "loss_landscape": landscape,
+    "by hand": by_hand,
+}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--draws", type=int, default=10)
     arguments = parser.parse_args()
     x, y = load_digits(return_X_y=True)
     x = (x / 16).astype("float32").reshape(-1, 8, 8, 1)
@@ -75,16 +89,12 @@ def main():
         model = make()
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(loss=loss, metrics=["accuracy"])
-        sweep(model, x, y, 1)  # Compiles what is compiled once per process.
-        ways = {
-            name: functools.partial(way, model, x, y, arguments.draws) for name, way in WAYS.items()
-        }
-        taken = medians(ways, arguments.rounds)
-        count = 1 + arguments.draws * len(MAGNITUDES)
-        print(f"{case}, {count} evaluations on {len(x)} digits")
+        ways = {name: functools.partial(way, model, x, y) for name, way in WAYS.items()}
+        taken = medians(ways, arguments.rounds, clock=time.process_time)
+        print(f"{case}, {COUNT} evaluations on {len(x)} digits")
         for name, seconds in taken.items():
             ratio = seconds / taken["bare evaluate"]
-            print(f"  {name:20s} {1e3 * seconds / count:7.2f} ms each   {ratio:5.2f}")
+            print(f"  {name:20s} {1e3 * seconds / COUNT:7.2f} ms each   {ratio:5.2f}")
 
 
 if __name__ == "__main__":

@@ -19,14 +19,20 @@ Run it: `python examples/ensemble.py` (under two minutes), or with `--data-dir` 
 import common
 import keras
 import matplotlib.pyplot as plt
-import numpy as np
 
-from keras_weightnoise import WeightNoiseEnsemble, calibration_report, noises
+from keras_weightnoise import (
+    WeightNoiseEnsemble,
+    calibration_report,
+    choose_magnitude,
+    compare,
+    fit_temperature,
+    noises,
+    scale_temperature,
+)
 
 parser = common.parser(__doc__)
 parser.add_argument("--train", type=int, help="examples to train on: 100 digits, else 1000")
 parser.add_argument("--members", type=int, default=20)
-parser.add_argument("--sizes", type=float, nargs="+", default=[0.1, 0.2, 0.3, 0.5, 0.7, 1.0])
 arguments = parser.parse_args()
 (x, y), (x_test, y_test) = common.load(arguments)
 count = arguments.train or (1000 if arguments.data_dir else 100)
@@ -58,23 +64,11 @@ Multiplicative: each weight is off by a share of itself. The size with the best 
 examples wins.
 """
 
-
-def make_ensemble(size):
-    noise = noises.Gaussian(size, relative_to="weight")
-    return WeightNoiseEnsemble(model, noise, members=arguments.members, seed=arguments.seed)
-
-
-def report(predict, part):
-    images, labels = part
-    return calibration_report(labels, predict(images, verbose=0))
-
-
-validation = (x[held_out], y[held_out])
-scores = {size: report(make_ensemble(size).predict, validation).nll for size in arguments.sizes}
-size = min(scores, key=scores.get)
-print("Negative log likelihood on held-out examples:")
-print("\n".join(f"  noise {each:4.2f}: {score:.3f}" for each, score in scores.items()))
-ensemble = make_ensemble(size)
+held_out = (x[held_out], y[held_out])
+noise = noises.Gaussian(relative_to="weight")
+ensemble = WeightNoiseEnsemble(model, noise, members=arguments.members, seed=arguments.seed)
+choice = choose_magnitude(ensemble, held_out, low=0.05, high=2.0, verbose=2)
+print(f"\n{choice}")
 
 """
 ## The bar: temperature scaling
@@ -83,30 +77,22 @@ Divides the logits (here, of a model that returns probabilities: their logarithm
 the same examples.
 """
 
-
-def at_temperature(temperature):
-    def predict(images, verbose=0):
-        logits = np.log(np.maximum(model.predict(images, verbose=verbose), 1e-30)) / temperature
-        return keras.ops.convert_to_numpy(keras.ops.softmax(logits))
-
-    return predict
-
-
-temperature = min(np.linspace(1, 4, 31), key=lambda t: report(at_temperature(t), validation).nll)
+temperature = fit_temperature(held_out[1], model.predict(held_out[0], verbose=0))
 
 """
 ## Result
 """
 
-test = (x_test, y_test)
-reports = {
-    "the network": report(model.predict, test),
-    f"{arguments.members} members, noise {size:g}": report(ensemble.predict, test),
-    f"temperature {temperature:.1f}": report(at_temperature(temperature), test),
+plain = model.predict(x_test, verbose=0)
+predictions = {
+    "the network": plain,
+    f"{arguments.members} members, noise {choice.magnitude:.2f}": ensemble.predict(
+        x_test, verbose=0
+    ),
+    f"temperature {temperature:.2f}": scale_temperature(plain, temperature),
 }
-print(f"\n{'test':24s} accuracy    NLL  Brier    ECE")
-for name, each in reports.items():
-    print(f"{name:24s} {each.accuracy:8.3f}  {each.nll:.3f}  {each.brier:.3f}  {each.ece:.3f}")
+comparison = compare({name: calibration_report(y_test, p) for name, p in predictions.items()})
+print(f"\n{comparison}")
 
 spread = ensemble.predict_spread(x_test)
 wrong = spread.mean.argmax(axis=-1) != y_test
@@ -116,7 +102,7 @@ print(
     f"{spread.mutual_information[~wrong].mean():.3f} where it is right"
 )
 
-figure, ax = plt.subplots(figsize=(5.6, 5.2), layout="constrained")
-for name, each in reports.items():
-    each.plot(ax=ax, label=name)
+figure, axes = plt.subplots(1, 3, figsize=(14.5, 4.6), layout="constrained")
+choice.plot(["nll", "ece"], axes=axes[:2])
+comparison.plot(ax=axes[2])
 common.save(figure, arguments, "ensemble")

@@ -5,7 +5,8 @@ Accelerator: None
 
 Noise in the weights during training is said to find flat minima. This script looks: it trains one network
 without noise and one with it, from the same start, evaluates both on a plane of random, filter-normalised
-directions around each, and asks how much noise each bears before it loses a tenth of its accuracy.
+directions around each and on the plane of its training, and asks how much noise each bears before it loses a
+tenth of its accuracy.
 
 Run it: `python examples/landscape.py` (a minute or two), or with `--data-dir` on MNIST or Fashion-MNIST.
 """
@@ -15,9 +16,14 @@ import os
 import common
 import keras
 import matplotlib.pyplot as plt
-import numpy as np
 
-from keras_weightnoise import WeightNoiseCallback, loss_landscape, noise_tolerance, schedules
+from keras_weightnoise import (
+    WeightNoiseCallback,
+    compare,
+    loss_landscape,
+    noise_tolerance,
+    schedules,
+)
 
 arguments = common.parser(__doc__).parse_args()
 train, test = common.load(arguments)
@@ -28,10 +34,25 @@ quick = bool(os.environ.get("QUICK"))
 """
 
 ramp = schedules.LinearRamp(0.0, 0.05, start_step=0, ramp_steps=len(train[0]) // 64)
-models = {}
+models, runs = {}, {}
+
+
+class Weights(keras.callbacks.Callback):
+    """Keeps the weights of each epoch. Of a large model, let `ModelCheckpoint` write them to files."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen.append(self.model.get_weights())
+
+
 for name, callbacks in {"without noise": [], "with noise": [WeightNoiseCallback(ramp)]}.items():
     keras.utils.set_random_seed(arguments.seed)
-    models[name] = common.trained(train, callbacks=callbacks)
+    weights = Weights()
+    models[name] = common.trained(train, callbacks=[*callbacks, weights])
+    runs[name] = weights.seen[::3]
 
 """
 ## The loss around them
@@ -46,6 +67,17 @@ landscapes = {
 }
 
 """
+## The way there
+
+Beside it, the plane in which the weights moved most while they were trained, with their way drawn in.
+"""
+
+ways = {
+    name: loss_landscape(model, train, trajectory=runs[name], points=5 if quick else 15)
+    for name, model in models.items()
+}
+
+"""
 ## How much noise they bear
 """
 
@@ -55,20 +87,13 @@ tolerances = {
     )
     for name, model in models.items()
 }
-for name in models:
-    print(f"{name}\n{landscapes[name]}")
-    low, high = tolerances[name].interval
-    print(
-        f"accuracy falls by 0.1 at a standard deviation of {tolerances[name].magnitude:.3f} "
-        f"({low:.3f} to {high:.3f}), flatness {tolerances[name].flatness:.0f}\n"
-    )
+around, borne = compare(landscapes), compare(tolerances)
+print(f"{around}\n\n{borne}\n")
+figure, axes = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
+compare(ways).plot("loss", ax=axes)
+common.save(figure, arguments, "trajectory")
 
 figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
-every = np.concatenate([each.values["loss"].ravel() for each in landscapes.values()])
-# The walls are high: the colors end where the ninth tenth of the values does.
-limits = (0.0, float(np.quantile(every, 0.9)))
-for ax, (name, each) in zip((left, middle), landscapes.items(), strict=True):
-    each.plot("loss", ax=ax, limits=limits, label=name)
-for name, each in tolerances.items():
-    each.plot(ax=right, label=name)
+around.plot("loss", ax=[left, middle])
+borne.plot(ax=right)
 common.save(figure, arguments, "landscape")

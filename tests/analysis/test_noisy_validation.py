@@ -59,13 +59,23 @@ def test_training_does_not_notice():
 
 def test_other_callbacks_can_use_it(tmp_path):
     path = str(tmp_path / "{epoch}-{val_noisy_accuracy:.2f}.weights.h5")
-    stop = keras.callbacks.EarlyStopping(
-        "val_noisy_accuracy", mode="max", min_delta=1.0, patience=1
-    )
+    best = str(tmp_path / "best.weights.h5")
+    criterion = {"monitor": "val_noisy_accuracy", "mode": "max"}
+    stop = keras.callbacks.EarlyStopping(**criterion, min_delta=1.0, patience=1)
     save = keras.callbacks.ModelCheckpoint(path, save_weights_only=True)
-    history = fit(network(), NoisyValidationCallback(HELD_OUT, 0.3), stop, save, epochs=5)
+    keep = keras.callbacks.ModelCheckpoint(
+        best, **criterion, save_best_only=True, save_weights_only=True
+    )
+    board = keras.callbacks.TensorBoard(tmp_path / "logs")
+    log = keras.callbacks.CSVLogger(tmp_path / "log.csv")
+    noisy = NoisyValidationCallback(HELD_OUT, 0.3)
+    history = fit(network(), noisy, stop, save, keep, board, log, epochs=5)
     assert len(history["loss"]) == 2
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("?-?.??.weights.h5"))) == 2
+    assert keep.best == max(history["val_noisy_accuracy"])
+    (events,) = (tmp_path / "logs" / "validation").iterdir()
+    assert b"epoch_noisy_accuracy" in events.read_bytes()
+    assert "val_noisy_accuracy" in (tmp_path / "log.csv").read_text()
 
 
 def test_every_so_many_epochs():
