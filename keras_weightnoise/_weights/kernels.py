@@ -9,8 +9,8 @@ from keras_weightnoise._weights.reachable import Layer, Variable, own_name
 
 # "kernel", "recurrent_kernel", "lora_kernel_a", "reverse_embeddings", ...
 _KERNEL = re.compile(r"(.*_)?(kernel|embeddings)(_[ab])?")
-# "attention_bias", "relative_bias_table", "layer_scale", "gamma_1", ...
-_NO_KERNEL = re.compile(r"(.*_)?(bias(_.*)?|gamma|beta|scale|alpha)(_\d+)?")
+# "attention_bias", "relative_bias_table", "layer_scale", "gamma_1", "kernel_zero", ...
+_NO_KERNEL = re.compile(r"(.*_)?(bias(_.*)?|gamma|beta|scale|alpha|zero)(_\d+)?")
 
 
 def is_kernel(variable: Variable) -> bool:
@@ -18,7 +18,7 @@ def is_kernel(variable: Variable) -> bool:
 
     That is what Keras calls `kernel` or `embeddings`, of any rank, recurrent, depthwise, pointwise and
     low-rank (LoRA) ones included; and, in layers that call their weights otherwise, those of rank 2 and
-    above that are not named bias, gamma, beta, scale or alpha.
+    above that are not named bias, gamma, beta, scale, alpha or zero.
     """
     # By its name, as nothing else tells a `MultiHeadAttention`'s bias, of rank 2, from its kernel, and the
     # kernel of an `EinsumDense`, of rank 1, from a bias.
@@ -61,6 +61,10 @@ def _output_axes(variable: Variable, layer: Layer) -> set[int]:
         # "abc,cde->abde": the kernel's letters that the output keeps.
         inputs, output = layer.equation.replace(" ", "").replace("...", "").split("->")
         letters = inputs.split(",")[1]
+        if (
+            len(letters) != rank
+        ):  # In int4, Keras holds the kernel as a matrix, what is reduced first.
+            return {rank - 1}
         if name == "lora_kernel_b":  # (rank of the factors, last axis of the kernel)
             return {1} if letters[-1] in output else {0}
         return {axis for axis, letter in enumerate(letters) if letter in output}

@@ -20,6 +20,8 @@ Numbers = list[list[list[Tensor]]]  # By member of a noise, by what it asks for,
 
 # The stream of the first draw that is not new for each step: steps and replicas count up from 0.
 _LASTING = 2**23
+# Added to a stream for the second code in each byte.
+_SECOND = 2**22
 
 
 def perturb(
@@ -100,7 +102,7 @@ def perturb_assigned(
             own = clean[len(results) : len(results) + len(targets)]
             kept = None if numbers is None else numbers[i]
             noisy = functools.partial(
-                _apply, noise, targets, own, sizes[i], source, kept, learned[i]
+                _apply_to_each, noise, targets, own, sizes[i], source, kept, learned[i]
             )
             results += _if(_is_on(noise, sizes[i]), noisy, own)
         return results
@@ -184,7 +186,15 @@ class _Source(NamedTuple):
         draw = {"threefry": drawing.draw, "philox": tf_random.draw}[member.generator]
         starts = [target.start for target in targets]
         shapes = [tuple(target.variable.shape) for target in targets]
-        return draw(asked.law, self.key(asked), starts, shapes, stream)
+        numbers = draw(asked.law, self.key(asked), starts, shapes, stream)
+        if all(target.bits != 4 for target in targets):
+            return numbers
+        # A variable's place is as long as its bytes are: the second codes in them have another stream.
+        more = draw(asked.law, self.key(asked), starts, shapes, stream + _SECOND)
+        return [
+            target.code.join(first, second) if target.code is not None else first
+            for target, first, second in zip(targets, numbers, more, strict=True)
+        ]
 
 
 def _asked(noise: Noise, replica: int) -> list[tuple[Noise, list[tuple[Draw, int]]]]:
@@ -204,6 +214,28 @@ def _asked(noise: Noise, replica: int) -> list[tuple[Noise, list[tuple[Draw, int
     ]
 
 
+def _apply_to_each(
+    noise: Noise,
+    targets: Sequence[Target],
+    values: Sequence[Tensor],
+    magnitudes: Sequence[Tensor],
+    source: _Source,
+    kept: Numbers | None,
+    learned: Sequence[Tensor],
+) -> list[Tensor]:
+    """Applies a noise to floats, and to integer codes what it is of them."""
+    results = list(values)
+    for bits in dict.fromkeys(target.bits for target in targets):
+        places = [i for i, target in enumerate(targets) if target.bits == bits]
+        alike = [targets[i] for i in places]
+        member = noise if bits is None else noise.of_codes(bits)
+        own = [values[i] for i in places]
+        own = _apply(member, alike, own, magnitudes, source, kept, learned)
+        for i, value in zip(places, own, strict=True):
+            results[i] = value
+    return results
+
+
 def _apply(
     noise: Noise,
     targets: Sequence[Target],
@@ -213,7 +245,10 @@ def _apply(
     kept: Numbers | None,
     learned: Sequence[Tensor],
 ) -> list[Tensor]:
-    results = [widen(value) for value in values]
+    results = [
+        widen(value) if t.code is None else t.code.read(value)
+        for value, t in zip(values, targets, strict=True)
+    ]
     for i, (member, asked) in enumerate(_asked(noise, source.replica)):
         size = magnitudes[i]
         if kept is None and _is_added(member):
@@ -238,7 +273,10 @@ def _apply(
             )
             for j, (w, t) in enumerate(zip(results, targets, strict=True))
         ]
-    return [tf.cast(w, value.dtype) for w, value in zip(results, values, strict=True)]
+    return [
+        tf.cast(w, value.dtype) if t.code is None else t.code.write(w, value)
+        for w, value, t in zip(results, values, targets, strict=True)
+    ]
 
 
 def _learned(noise: Noise, targets: Sequence[Target]) -> list[Tensor]:

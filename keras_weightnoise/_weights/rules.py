@@ -86,6 +86,7 @@ def assign(
     exclude: Selector | None = None,
     *,
     frozen: bool = False,
+    codes: bool = False,
 ) -> list[Assigned]:
     """Finds the variables of each noise: for each variable, the first rule that matches it.
 
@@ -95,6 +96,8 @@ def assign(
         variables: A selector of the variables to perturb: see `selection.select`.
         exclude: A selector of those to leave out.
         frozen: Whether frozen weights are eligible. Defaults to `False`.
+        codes: Whether the integer codes of a quantized model are, for noise that perturbs them. Defaults to
+            `False`.
 
     Warns where most of what is selected is not eligible: see `warn_of_skipped`.
 
@@ -103,9 +106,10 @@ def assign(
         variables that no rule matches are in none.
 
     Raises:
-        ValueError: If a selector matches nothing, or nothing that earlier rules have left.
+        ValueError: If a selector matches nothing, or nothing that earlier rules have left; if it matches
+            integer codes alone, and the noise perturbs none, or not those bits of them.
     """
-    left = selection.select(root, variables, exclude, frozen=frozen)
+    left = selection.select(root, variables, exclude, frozen=frozen, codes=codes)
     chosen = [target.variable for target in left]
     learned = rhos(root) if any(needs_learned(noise) for _, noise in rules) else {}
     assigned = []
@@ -121,13 +125,14 @@ def assign(
                 f"earlier selector matches. Received: noise=[..., ({selector!r}, {noise}), ...]"
             )
         left = [target for target in left if id(target.variable) not in matched]
-        assigned.append((noise, targets))
+        assigned.append((noise, _perturbed_by(noise, targets)))
     warn_of_skipped(
         root,
         [target.variable for _, targets in assigned for target in targets],
         [variables, [selector for selector, _ in rules]],
         exclude,
         frozen=frozen,
+        no_codes=[noise for noise, _ in assigned if codes and not noise.perturbs_codes],
     )
     return assigned
 
@@ -168,3 +173,34 @@ def _warn_of_untrained(targets: Sequence[Target]) -> None:
             "`exclude`.",
             stacklevel=levels_to_user(),
         )
+
+
+def _perturbed_by(noise: Noise, targets: Sequence[Target]) -> list[Target]:
+    """Those of some targets that a noise perturbs."""
+    if noise.perturbs_codes:
+        for bits in {target.bits for target in targets if target.bits is not None}:
+            noise.of_codes(bits)  # Raises if it cannot.
+        return list(targets)
+    floats = [target for target in targets if target.code is None]
+    if not floats:
+        raise ValueError(
+            f"What is selected are the integer codes of a quantized model: {_names(targets)}. Expected "
+            f"`noises.BitFlip` or `noises.StuckAt`, which alone perturb codes. Received: noise={noise}"
+        )
+    return floats
+
+
+def refuse_codes(assigned: Sequence[Assigned], function: str) -> None:
+    """Raises if integer codes are among the targets of a function that substitutes what is read."""
+    codes = [target for _, targets in assigned for target in targets if target.code is not None]
+    if codes:
+        names = _names(codes)
+        raise ValueError(
+            f"`{function}` cannot reach the integer codes of a quantized model: what a quantized layer reads "
+            "cannot be substituted. Expected `perturbed_weights`, or these variables among `exclude`. "
+            f"Received: a selection that holds {names}."
+        )
+
+
+def _names(targets: Sequence[Target]) -> str:
+    return ", ".join(path(target.variable) for target in targets)

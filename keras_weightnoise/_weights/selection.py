@@ -7,6 +7,7 @@ import keras
 
 from keras_weightnoise._random import drawing
 from keras_weightnoise._weights import reachable, selectors
+from keras_weightnoise._weights.codes import Code, code_of
 from keras_weightnoise._weights.kernels import filter_axes, is_float, is_kernel
 from keras_weightnoise._weights.noise_parameters import is_noise_parameter
 from keras_weightnoise._weights.reachable import Layer, Variable
@@ -23,6 +24,7 @@ class Target:
         start: Where its random numbers begin (see `drawing.offsets`).
         axes: The axes that one output channel extends over.
         rho: Where noise needs it, the variable of its learned standard deviations.
+        code: How it holds the integer codes of a quantized model. Defaults to `None`: it holds floats.
     """
 
     variable: Variable
@@ -30,6 +32,12 @@ class Target:
     start: int
     axes: tuple[int, ...]
     rho: Variable | None = None
+    code: Code | None = None
+
+    @property
+    def bits(self) -> int | None:
+        """How many bits its codes have: `None` if it holds floats."""
+        return None if self.code is None else self.code.bits
 
 
 def select(
@@ -38,8 +46,9 @@ def select(
     exclude: Selector | None = None,
     *,
     frozen: bool | None = None,
+    codes: bool = False,
 ) -> list[Target]:
-    """Resolves selectors to float variables of a model or layer.
+    """Resolves selectors to the float variables of a model or layer, and perhaps to integer codes.
 
     Args:
         root: A built model or layer.
@@ -48,6 +57,7 @@ def select(
         frozen: Whether weights that are frozen are eligible beside the trainable ones. What a layer
             keeps track of itself, as BatchNormalization its moving statistics, never is.
             Defaults to `None`: no, and the user has no such argument.
+        codes: Whether the integer codes of a quantized model are eligible. Defaults to `False`.
 
     Returns:
         A list of `Target`, each variable once, in the order of `root.variables`.
@@ -59,6 +69,8 @@ def select(
     weights = reachable.learned(root) if frozen else root.trainable_variables
     eligible = {id(v) for v in weights if is_float(v) and not is_noise_parameter(v)}
     everything = list(root.variables)
+    found = {id(v): code_of(v, owners[id(v)]) for v in everything} if codes else {}
+    eligible |= {key for key, code in found.items() if code is not None}
     candidates = [v for v in everything if id(v) in eligible]
     chosen = selectors.matching(root, candidates, "variables", variables, frozen=frozen)
     # `exclude` may name what is not eligible anyway; only what is not there at all is a mistake.
@@ -67,7 +79,7 @@ def select(
     )
     starts = drawing.offsets([tuple(v.shape) for v in everything])
     targets = [
-        Target(v, owners[id(v)], start, filter_axes(v, owners[id(v)]))
+        Target(v, owners[id(v)], start, filter_axes(v, owners[id(v)]), code=found.get(id(v)))
         for v, start in zip(everything, starts, strict=True)
         if id(v) in chosen and id(v) not in left_out
     ]

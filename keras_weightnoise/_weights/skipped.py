@@ -12,6 +12,7 @@ from keras_weightnoise._weights import reachable, selectors
 from keras_weightnoise._weights.kernels import is_float, is_kernel
 from keras_weightnoise._weights.reachable import Layer, Variable
 from keras_weightnoise._weights.selectors import Selector
+from keras_weightnoise.noises import Noise
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
 
@@ -24,6 +25,7 @@ def warn_of_skipped(
     *,
     frozen: bool = False,
     action: str = "perturbed",
+    no_codes: Sequence[Noise] = (),
 ) -> None:
     """Warns if most of what a user has selected is not eligible, so that a model only looks robust.
 
@@ -39,6 +41,7 @@ def warn_of_skipped(
         exclude: The selector of those that the user left out.
         frozen: Whether frozen weights are eligible. Defaults to `False`.
         action: What is not done to the others. Defaults to `"perturbed"`.
+        no_codes: Noises that could have been of integer codes, and are not. Defaults to none.
     """
     skipped = quantized_kernels(root)
     if frozen:
@@ -62,10 +65,18 @@ def warn_of_skipped(
     warnings.warn(
         f"Of the selected weights of {root.name!r}, {size / (size + rest):.1%} are not {action}: they are "
         f"quantized to integers, or state that layers keep ({', '.join(names[:3])}{more}). Only the others "
-        f"are {action}, which says little about the model. Expected a model in floating point, or these "
-        "among `exclude`.",
+        f"are {action}, which says little about the model. {_advice(skipped, no_codes)}Expected a model in floating point, or "
+        "these among `exclude`.",
         stacklevel=levels_to_user(),
     )
+
+
+def _advice(skipped: Sequence[Variable], no_codes: Sequence[Noise]) -> str:
+    """Which noise there is of integers, where other noise has been asked for."""
+    if not no_codes or all(is_float(v) for v in skipped):
+        return ""
+    names = ", ".join(type(noise).__name__ for noise in no_codes)
+    return f"{names} is no noise of integer codes, as `BitFlip` and `StuckAt` are. "
 
 
 def quantized_kernels(root: Layer) -> list[Variable]:

@@ -25,6 +25,9 @@ class Summary(NamedTuple):
         std: Their standard deviation (n - 1); NaN for a single draw.
         low: The lower end of the mean's 95 % interval, by Student's t; NaN for a single draw.
         high: The upper end.
+        lower_quartile: A quarter of the draws are below it.
+        median: The median.
+        upper_quartile: A quarter of the draws are above it.
         worst: The worst value. NaN is worse than any other.
         worst_draw: The draw that it is of.
     """
@@ -34,6 +37,9 @@ class Summary(NamedTuple):
     std: float
     low: float
     high: float
+    lower_quartile: float
+    median: float
+    upper_quartile: float
     worst: float
     worst_draw: int
 
@@ -46,9 +52,21 @@ def summarize(values: dict[int, float], higher_is_better: bool) -> Summary:
         mean = float(numbers.mean())
         std = float(numbers.std(ddof=1)) if n > 1 else math.nan
     half = t_quantile(n - 1) * std / math.sqrt(n) if n > 1 else math.nan
+    # Between infinities there is nothing to interpolate.
+    method = "linear" if np.all(np.isfinite(numbers)) else "inverted_cdf"
+    first, median, third = np.quantile(numbers, (0.25, 0.5, 0.75), method=method).tolist()  # type: ignore[call-overload]
     worst = int(np.argmin(numbers) if higher_is_better else np.argmax(numbers))
     return Summary(
-        n, mean, std, mean - half, mean + half, float(numbers[worst]), list(values)[worst]
+        n,
+        mean,
+        std,
+        mean - half,
+        mean + half,
+        first,
+        median,
+        third,
+        float(numbers[worst]),
+        list(values)[worst],
     )
 
 
@@ -80,9 +98,11 @@ def cells(summary: Summary) -> list[str]:
     return [
         *map(number, (summary.mean, summary.std)),
         f"{number(summary.low)} to {number(summary.high)}",
+        number(summary.median),
+        f"{number(summary.lower_quartile)} to {number(summary.upper_quartile)}",
         f"{number(summary.worst)} ({summary.worst_draw})",
         str(summary.draws),
     ]
 
 
-HEADER = ("mean", "std", "95 % interval", "worst (draw)", "draws")
+HEADER = ("mean", "std", "95 % interval", "median", "quartiles", "worst (draw)", "draws")

@@ -48,6 +48,7 @@ class LandscapeResult(Result):
         kind: str = "contour",
         limits: tuple[float, float] | None = None,
         label: str | None = None,
+        colorbar: bool = True,
     ) -> Any:
         """Plots a metric: a line, or a map with contours, or a surface, whose centre is the model.
 
@@ -59,6 +60,7 @@ class LandscapeResult(Result):
             limits: The lowest and the highest value of the colors, or of a line's axis. Give several models
                 the same, to compare them. `None`: those of the values. Defaults to `None`.
             label: The model's name: a title, or a line's entry in the legend. Defaults to `None`.
+            colorbar: Whether a map has a bar of its colors. Defaults to `True`.
 
         Returns:
             The axes.
@@ -76,7 +78,11 @@ class LandscapeResult(Result):
             return self._plot_line(make_axes(ax), metric, limits, label)
         if kind == "surface":
             return self._plot_surface(ax, metric, (low, high), label)
-        return self._plot_map(make_axes(ax, 4.5, 5.5), metric, (low, high), label)
+        ax = make_axes(ax, 4.5, 5.5)
+        filled = self._plot_map(ax, metric, (low, high), label)
+        if colorbar:
+            ax.figure.colorbar(filled, ax=ax, label=metric)
+        return ax
 
     def _plot_line(self, ax: Any, metric: str, limits: Any, label: str | None) -> Any:
         (axis,), values = self.coordinates, self.values[metric]
@@ -101,10 +107,9 @@ class LandscapeResult(Result):
         if self.trajectory is not None:
             ax.plot(*self.trajectory.T, ".-", color="tab:red", markersize=6.0, linewidth=1.0)
         ax.plot(0.0, 0.0, "+", color="white", markersize=9.0)
-        ax.figure.colorbar(filled, ax=ax, label=metric)
         ax.set(xlabel=self.labels[0], ylabel=self.labels[1], title=label or "")
         ax.set_aspect("equal")
-        return ax
+        return filled
 
     def _plot_surface(self, ax: Any, metric: str, limits: tuple[float, float], label: Any) -> Any:
         if ax is None:

@@ -22,7 +22,7 @@ from keras_weightnoise._types import VARIABLE_TYPES, Tensor
 from keras_weightnoise._weights import perturbation, selectors
 from keras_weightnoise._weights.building import build
 from keras_weightnoise._weights.reachable import Layer
-from keras_weightnoise._weights.rules import Assigned, assign, get_rules
+from keras_weightnoise._weights.rules import Assigned, assign, get_rules, refuse_codes
 from keras_weightnoise._weights.selection import Target
 from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise._weights.values import stored_values
@@ -127,7 +127,8 @@ def noisy_call(
     selectors.check_selectors(variables=variables, exclude=exclude)
     seed, step = _integer("seed", seed), _integer("step", step)
     build(layer_or_model, args, kwargs)
-    assigned = assign(layer_or_model, rules, variables, exclude, frozen=frozen)
+    assigned = assign(layer_or_model, rules, variables, exclude, frozen=frozen, codes=True)
+    refuse_codes(assigned, "noisy_call")
     return call_under_noise(layer_or_model, assigned, args, kwargs, seed=seed, step=step)
 
 

@@ -37,7 +37,10 @@ class BorrowedWeights:
 
     def __enter__(self: B) -> B:
         self.clean = self._held = Snapshot(self.variables).values
-        self._state = Snapshot(state_variables(self._model))
+        # The integer codes of a quantized model are no weights that training learns.
+        borrowed = {id(variable) for variable in self.variables}
+        state = [v for v in state_variables(self._model) if id(v) not in borrowed]
+        self._state = Snapshot(state)
         return self
 
     def __exit__(

@@ -9,7 +9,7 @@ import numpy as np
 from keras_weightnoise._checks import check_count, is_number
 from keras_weightnoise._random import seeds
 from keras_weightnoise._types import Tensor
-from keras_weightnoise._weights.rules import get_rules
+from keras_weightnoise._weights.rules import get_rules, refuse_codes
 from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise.models import _accumulate as accumulate
 from keras_weightnoise.models import _magnitudes as magnitudes
@@ -59,11 +59,10 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
             first selector that matches a variable counts, and `None` matches the rest. With magnitude 0 all
             members are the model.
         members: How many, an int >= 1. Defaults to `16`.
-        variables: Which variables: `"kernels"` (rank 2 and above), a regular expression searched in
-            `variable.path`, a layer, a layer class, a function of a variable that returns a bool, or a
-            list of these. `None`: every float weight, frozen ones included, as `perturb_weights` has it.
-            They are looked up once, here. With a layer or a class the ensemble cannot be saved.
-            Defaults to `None`.
+        variables: Which variables: `"kernels"` (see `perturb_weights`), a regular expression searched in
+            `variable.path`, a layer, a layer class, a function of a variable that returns a bool, or a list
+            of these. `None`: every float weight, frozen ones included, as `perturb_weights` has it. They are
+            looked up once, here. With a layer or a class the ensemble cannot be saved. Defaults to `None`.
         exclude: Which of these not, in the same terms. Defaults to `None`.
         seed: Integer in [0, 2**32), or `None` for one drawn from what `keras.utils.set_random_seed`
             seeds. Defaults to `0`.
@@ -83,8 +82,8 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
         in `float64` where the model's output is.
 
     Raises:
-        ValueError: If the model is not built; if a selector matches nothing; if `members` is less than 1.
-            In the first call: if noise would not reach a weight (a `keras.layers.TFSMLayer`, a
+        ValueError: If the model is not built; if a selector matches nothing, or codes; if `members` is less
+            than 1. In the first call: if noise would not reach a weight (a `keras.layers.TFSMLayer`, a
             `tf.function` inside a layer, a layer that assigns its kernel itself); the message names it.
         TypeError: If an argument is of another type, or a magnitude is a schedule.
 
@@ -123,6 +122,7 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
         check_count("members", members)
         seed = seeds.resolve_seed(seeds.check_seed(seed))
         perturbed = PerturbedWeights(model, noise, variables, exclude, seed)  # Checks the rest.
+        refuse_codes(perturbed.assigned, "WeightNoiseEnsemble")
         # The model casts its inputs as it needs them.
         super().__init__(**{"autocast": False, **kwargs})
         self.model = model

@@ -45,8 +45,9 @@ def perturb_weights(
             embeddings; never a bias, gamma or beta), a regular expression searched in `variable.path`, a
             variable, a layer, a layer class, a function of a variable that returns a bool, or a list of
             these. `None`: every float weight, frozen ones included, with LoRA both the kernel and the
-            factors. The statistics of BatchNormalization and other state that layers keep, and the integers
-            of quantized layers, are never perturbed. Defaults to `None`.
+            factors, and of quantized layers the integer codes, which `noises.BitFlip` and `noises.StuckAt`
+            perturb alone. The statistics of BatchNormalization and other state that layers keep are never
+            perturbed. Defaults to `None`.
         exclude: Which of these not, in the same terms. Defaults to `None`.
         seed: Integer in [0, 2**32), or `None` for one drawn from what `keras.utils.set_random_seed`
             seeds. Defaults to `None`.
@@ -177,7 +178,7 @@ class PerturbedWeights(BorrowedWeights):
                 )
         selectors.check_selectors(variables=variables, exclude=exclude)
         check_variables(model, "perturb")
-        self.assigned = assign(model, rules, variables, exclude, frozen=True)
+        self.assigned = assign(model, rules, variables, exclude, frozen=True, codes=True)
         super().__init__(model, [t.variable for _, targets in self.assigned for t in targets])
         self._seed = seeds.resolve_seed(seeds.check_seed(seed))
         self._magnitudes = [each.magnitudes_at(0) for each, _ in self.assigned]

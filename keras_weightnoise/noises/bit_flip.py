@@ -14,7 +14,7 @@ from keras_weightnoise._random.laws import Law
 from keras_weightnoise._types import Tensor
 from keras_weightnoise.noises._persistent import Persistent
 from keras_weightnoise.noises._tiles import Tiled
-from keras_weightnoise.noises.noise import Draw, Magnitude
+from keras_weightnoise.noises.noise import Draw, Magnitude, Noise
 from keras_weightnoise.noises.quantization import symmetric_step
 
 Format = Literal["fixed", "float32", "bfloat16", "float16"]
@@ -52,6 +52,10 @@ class BitFlip(Persistent, Tiled):
     Use it for memory at low voltage, and for faults that radiation makes. A flipped sign bit of a code
     moves a weight by `max|w|` and more, so clip the weights in training: the error grows with the largest.
     Gradient: straight through, `dL/dw = dL/dw'`.
+
+    In `perturb_weights`, sweeps and their kin, the integer codes of a model that Keras has quantized
+    (`model.quantize("int8")` or `"int4"`) have flips among their own 8 or 4 bits. `bits` and `format` are
+    then those of its other weights; the scales of codes have none.
 
     Args:
         rate: Float in [0, 1], or a `keras.optimizers.schedules.LearningRateSchedule` evaluated at
@@ -92,6 +96,7 @@ class BitFlip(Persistent, Tiled):
     which: Part | Sequence[int] = dataclasses.field(default="all", kw_only=True, repr=False)
     count: int | None = dataclasses.field(default=None, kw_only=True, repr=False)
     clip: bool = dataclasses.field(default=False, kw_only=True, repr=False)
+    perturbs_codes = True
     law: ClassVar[Law] = laws.UNIFORM
 
     def __post_init__(self) -> None:
@@ -141,8 +146,22 @@ class BitFlip(Persistent, Tiled):
             )
         return tf.where(flips == 0, w, read)
 
+    def of_codes(self, bits: int) -> Noise:
+        chosen = self.which if isinstance(self.which, str) else max(self.which)
+        if chosen in ("exponent", "mantissa") or (isinstance(chosen, int) and chosen >= bits):
+            raise ValueError(
+                f"Invalid `which`. Expected bits of the {bits}-bit codes that the model holds, by 'all', "
+                f"'sign' or numbers up to {bits - 1}, or floating-point weights alone, by `variables` or "
+                f"`exclude`. Received: which={self.which!r}"
+            )
+        settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return _CodeFlip(**{**settings, "bits": bits, "format": "fixed"})
+
+    def _step(self, w: Tensor) -> Tensor:
+        return symmetric_step(w, self.bits, None)
+
     def _fixed(self, w: Tensor, flips: Tensor) -> Tensor:
-        step = symmetric_step(w, self.bits, None)
+        step = self._step(w)
         code = tf.cast(tf.round(tf.math.divide_no_nan(w, step)), tf.int32)
         unused = 32 - self.bits  # Shifted out and in again: that extends the sign.
         flipped = tf.bitwise.right_shift(
@@ -187,6 +206,14 @@ class BitFlip(Persistent, Tiled):
                 f"Received: count={self.count}, rate={self.rate}, tile={self.tile}"
             )
         object.__setattr__(self, "rate", 0.0)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class _CodeFlip(BitFlip):
+    """The same of codes, which are integers already."""
+
+    def _step(self, w: Tensor) -> Tensor:
+        return tf.ones((), w.dtype)
 
 
 @functools.cache

@@ -28,6 +28,10 @@ class StuckAt(Persistent, Tiled):
     draw or, with `persistent=True`, with the chip. Gradient: straight through, `dL/dw = dL/dw'`, for
     the stuck weights too.
 
+    In `perturb_weights`, sweeps and their kin, so are the integer codes of a model that Keras has quantized
+    (`model.quantize("int8")` or `"int4"`): at code 0, which is weight 0 but where int4 has zero points, or at
+    the least or the greatest code of the variable.
+
     Args:
         rate: Float in [0, 1], or a `keras.optimizers.schedules.LearningRateSchedule` evaluated at
             the optimizer step. Defaults to `0.01`.
@@ -66,6 +70,7 @@ class StuckAt(Persistent, Tiled):
     value: StuckValue = "zero"
     magnitude_name = "rate"
     most = 1.0
+    perturbs_codes = True
     law: ClassVar[Law] = laws.UNIFORM
 
     def __post_init__(self) -> None:

@@ -49,6 +49,7 @@ class Noise:
     - `magnitude_name`: the field that says how much, and that a schedule may drive.
     - `most`: the magnitude's upper limit.
     - `clean_at_zero`: whether the weight stays as it is at magnitude 0: then nothing is drawn.
+    - `perturbs_codes`: whether it perturbs the integer codes of a quantized model, too: see `of_codes`.
     - `draws`: the random numbers it wants.
     - `needs_learned`: whether `perturb` gets learned standard deviations, too, as the last of its `draws`.
     - `perturb`: the formula.
@@ -61,6 +62,7 @@ class Noise:
     most: ClassVar[float] = math.inf
     clean_at_zero: ClassVar[bool] = True
     needs_learned: ClassVar[bool] = False
+    perturbs_codes: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         (magnitude,) = self.magnitudes
@@ -120,6 +122,13 @@ class Noise:
             axes: The axes of `w` that one output channel extends over.
         """
         raise NotImplementedError
+
+    def of_codes(self, bits: int) -> "Noise":
+        """What perturbs integer codes of so many bits in its place. Asked where `perturbs_codes`.
+
+        Its `perturb` takes and returns codes, integers in floating point.
+        """
+        return self
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, serialized."""
@@ -208,6 +217,13 @@ class Compose(Noise):
     @property
     def members(self) -> tuple[Noise, ...]:
         return tuple(self.noises)
+
+    @property
+    def perturbs_codes(self) -> bool:  # type: ignore[override]
+        return all(noise.perturbs_codes for noise in self.noises)
+
+    def of_codes(self, bits: int) -> "Compose":
+        return Compose([noise.of_codes(bits) for noise in self.noises])
 
     @property
     def magnitudes(self) -> tuple[Magnitude, ...]:

@@ -1,10 +1,14 @@
-"""compare: several sweeps in one table, plot and DataFrame."""
+"""compare: several results of one kind in one table, plot and DataFrame."""
 
 import matplotlib
+import numpy as np
 import pytest
 
+from keras_weightnoise.analysis.calibration import calibration_report
 from keras_weightnoise.analysis.comparison import ComparisonResult, compare
+from keras_weightnoise.analysis.landscape_result import LandscapeResult
 from keras_weightnoise.analysis.robustness_result import RobustnessResult, RobustnessRow
+from keras_weightnoise.analysis.tolerance_result import ToleranceResult
 
 pytestmark = pytest.mark.any_version
 
@@ -69,11 +73,100 @@ def test_plot():
     plt.close("all")
 
 
+def borne(magnitude, drop=0.1, metric="loss"):
+    return ToleranceResult(
+        clean={metric: 0.5},
+        rows=tuple(
+            RobustnessRow("Gaussian", m, d, {metric: 0.5 + m * (1 + d) / magnitude / 15})
+            for m in (magnitude, 1.0)
+            for d in range(2)
+        ),
+        complete=True,
+        higher_is_better={metric: False},
+        metric=metric,
+        drop=drop,
+        magnitude=magnitude,
+    )
+
+
+def test_tolerances():
+    import matplotlib.pyplot as plt
+
+    result = compare({"sharp": borne(0.1), "flat": borne(0.2)})
+    lines = str(result).splitlines()
+    assert lines[1] == "The magnitude at which loss is worse by 0.1"
+    rows = [line.split() for line in lines[3:]]
+    assert [(row[0], row[2], row[-1]) for row in rows] == [
+        ("sharp", "0.1", "100"),
+        ("flat", "0.2", "25"),
+    ]
+    assert ComparisonResult.from_json(result.to_json()) == result
+    assert [text.get_text() for text in result.plot().get_legend().texts] == [
+        "sharp: 0.1",
+        "flat: 0.2",
+    ]
+    plt.close("all")
+
+
+def landscape(scale, rank):
+    axis = np.linspace(-1, 1, 5)
+    values = scale * sum(np.meshgrid(*[axis**2] * rank, indexing="ij"))
+    return LandscapeResult(
+        clean={"loss": 0.0},
+        coordinates=(axis,) * rank,
+        labels=("one", "two")[:rank],
+        values={"loss": values},
+        complete=rank == 1,
+    )
+
+
+def test_landscapes():
+    import matplotlib.pyplot as plt
+
+    planes = {"steep": landscape(4.0, 2), "flat": landscape(1.0, 2)}
+    result = compare(planes)
+    lines = str(result).splitlines()
+    assert lines[1] == "INCOMPLETE: steep, flat."
+    assert lines[-2].split() == ["steep", "0.0000", "4.0000", "0.0000", "8.0000"]
+    assert ComparisonResult.from_json(result.to_json()) == result
+    steep, flat = result.plot()
+    # One scale of colors, and one bar.
+    assert [ax.get_title() for ax in (steep, flat)] == ["steep", "flat"]
+    levels = [ax.collections[0].levels for ax in (steep, flat)]
+    np.testing.assert_array_equal(*levels)
+    assert len(steep.figure.axes) == 3
+    assert result.plot(ax=[steep, flat])[1] is flat
+    lines = compare({"steep": landscape(4.0, 1), "flat": landscape(1.0, 1)}).plot()
+    assert [text.get_text() for text in lines.get_legend().texts] == ["steep", "flat"]
+    plt.close("all")
+
+
+def test_predictions():
+    import matplotlib.pyplot as plt
+
+    sure = np.array([[0.99, 0.01]] * 4)
+    reports = {
+        n: calibration_report([0, 0, 0, 1], p) for n, p in {"a": sure, "b": sure - 0}.items()
+    }
+    result = compare(reports)
+    assert [row.split()[:2] for row in str(result).splitlines()[2:]] == [
+        ["a", "0.7500"],
+        ["b", "0.7500"],
+    ]
+    assert ComparisonResult.from_json(result.to_json()) == result
+    entries = [text.get_text() for text in result.plot().get_legend().texts]
+    assert entries == ["perfect calibration", "a (ECE 0.240)", "b (ECE 0.240)"]
+    plt.close("all")
+
+
 @pytest.mark.parametrize(
     ("results", "error", "message"),
     [
         ([ONE], TypeError, "Invalid `results`.*type list"),
-        ({"one": 1}, TypeError, "Invalid `results`"),
+        ({"one": 1}, TypeError, "Invalid `results`.*Received: {'one': 'int'}"),
+        ({1: ONE}, TypeError, "a mapping from names"),
+        ({"one": ONE, "two": borne(0.1)}, TypeError, "results of one kind"),
+        ({"one": borne(0.1), "two": borne(0.1, drop=0.2)}, ValueError, "one metric and one `drop`"),
         ({}, ValueError, "at least one"),
         ({"one": ONE, "two": made({0.1: [1]}, metrics=("mae",))}, ValueError, "a metric that all"),
     ],

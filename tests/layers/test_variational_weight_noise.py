@@ -436,6 +436,19 @@ def test_they_come_after_the_weights_of_the_layer_and_are_saved(tmp_path):
         np.testing.assert_allclose(total(other.losses), scaled(layer), rtol=1e-5)
 
 
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_what_is_kept_is_rho_and_its_slots(estimator):
+    def kept(layer):
+        layer(X, training=True)
+        optimizer = keras.optimizers.Adam()
+        optimizer.build(layer.trainable_variables)
+        return sum(int(np.prod(v.shape)) for v in (*layer.variables, *optimizer.variables))
+
+    seed, rho_and_slots = 2, 3 * 4 * 2
+    noisy = kept(VariationalWeightNoise(layers.Dense(2), examples=8, estimator=estimator))
+    assert noisy == kept(layers.Dense(2)) + seed + rho_and_slots
+
+
 def test_nothing_perturbs_them():
     layer = variational(kl_weight=schedules.LinearRamp(0, 1, 0, 4))
     model = sequential(layer)
