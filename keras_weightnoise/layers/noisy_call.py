@@ -66,8 +66,8 @@ def noisy_call(
         layer_or_model: A `keras.Layer` or `keras.Model` whose variables exist.
         noise: One of `keras_weightnoise.noises`, or a standard deviation or schedule of it, which means
             `noises.Gaussian(stddev=noise)`. A schedule is evaluated at `step`. A scalar tensor or variable
-            serves as a magnitude that adapts; to learn one, which takes its gradient, see
-            `VariationalWeightNoise`. Or a mapping from
+            serves as a magnitude that adapts, such as that of `AdaptiveStddev`; to learn one, which takes its
+            gradient, see `VariationalWeightNoise`. Or a mapping from
             selectors to such, or a list of pairs, as `WeightNoiseCallback` takes.
         *args: Positional arguments of the call.
         seed: Scalar integer (a Python int, tensor or variable), modulo 2^32.

@@ -32,6 +32,9 @@ class NoisyDense(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no ty
     epsilon-greedy: the agent acts with `training=True`, too, and sizes shrink where the noise does harm. For
     noise of a learned size in other layers and for a posterior, see `VariationalWeightNoise`.
 
+    Weight decay draws the sizes to 0, and with them the noise: leave them out, with
+    `optimizer.exclude_from_weight_decay(var_names=["_sigma"])` before the model is built.
+
     Each noisy call draws anew, or, with `hold=True`, only when `redraw` is called: so an agent keeps one
     policy for an episode, or one draw for the two calls of a step. All examples of a batch see one draw. The
     draws are those of a `keras.random.SeedGenerator`: not saved, as those of Dropout.

@@ -56,6 +56,7 @@ def test_initial_weights_are_the_published(arguments, limit, size):
         assert abs(np.mean(mean)) < 0.2 * limit
     for sigma in (layer.kernel_sigma, layer.bias_sigma):
         np.testing.assert_allclose(sigma, np.full(sigma.shape, size), rtol=1e-6)
+        assert sigma.name.endswith("_sigma")  # What weight decay is told to leave out.
 
 
 @pytest.mark.parametrize("factorised", [True, False])
