@@ -14,6 +14,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.src.backend.common import global_state
 from tensorflow.python.eager import record
 
 # A function that Keras makes anew for each grouped convolution.
@@ -95,6 +96,14 @@ def calls_function(op: Any) -> bool:
     return str(op.type).endswith("PartitionedCall")
 
 
+def runs_functions(op: Any) -> bool:
+    """Whether an op runs functions: a call, a branch, a loop. What it uses may be read in them alone.
+
+    The definition of an op, which has its attributes, is not in TensorFlow's documentation.
+    """
+    return any(attribute.HasField("func") for attribute in op.node_def.attr.values())
+
+
 def assigns_in(op: Any, layer: Any) -> bool:
     """Whether an op that `layer` made in its call assigns a variable.
 
@@ -169,6 +178,15 @@ def running_callbacks() -> keras.callbacks.CallbackList | None:
             return caller
         frame = frame.f_back
     return None
+
+
+def global_seed() -> Any:
+    """The state of the generator that `keras.random` takes seeds from where it is given none, or `None`.
+
+    Keras exports neither the generator nor a way to keep its state.
+    """
+    generator = global_state.get_global_attribute("global_seed_generator")
+    return None if generator is None else generator.state
 
 
 def set_past_tracking(owner: Any, name: str, value: Any) -> None:

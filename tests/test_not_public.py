@@ -317,3 +317,23 @@ class TestReadScope:
             self.Double(layer.kernel),
         ):
             assert keras.ops.convert_to_numpy(layer(tf.zeros((1, 3)))).tolist() == [[3.0, 4.0]]
+
+
+def test_ops_that_run_functions():
+    variable = tf.Variable(1.0)
+
+    def look():
+        tf.function(lambda: variable + 1.0, autograph=False)()
+        tf.cond(tf.constant(True), lambda: variable + 1.0, lambda: 0.0)
+        variable.assign_add(1.0)
+        return [page.runs_functions(op) for op in page.ops_on(variable)]
+
+    assert in_graph(look) == [True, True, False]
+
+
+def test_global_seed():
+    keras.random.normal(())
+    state = page.global_seed()
+    before = state.numpy()
+    keras.random.normal(())
+    assert not (state.numpy() == before).all()

@@ -138,9 +138,16 @@ def draw_signs(key: Tensor, start: int, shape: Sequence[int | Tensor]) -> Tensor
     return tf.reshape(tf.reshape(signs, [-1])[:count], shape)
 
 
-def choose(key: Tensor, count: int) -> Tensor:
-    """Draws a scalar `int64` from 0 to `count - 1`, each as likely to within `count` in 2^32."""
-    word, _ = generator.split(generator.threefry(key, generator.make_counter(0, _CHOICE)))
+def choose(key: Tensor, count: int, number: int = 0) -> Tensor:
+    """Draws a scalar `int64` from 0 to `count - 1`, each as likely to within `count` in 2^32.
+
+    Args:
+        key: What `generator.make_key` returns.
+        count: See above.
+        number: Which of the independent draws of this key. Defaults to `0`.
+    """
+    counter = generator.make_counter(number * _ALIGNMENT, _CHOICE)
+    word, _ = generator.split(generator.threefry(key, counter))
     return tf.cast(word, tf.int64) % count
 
 

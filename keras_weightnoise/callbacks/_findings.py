@@ -7,10 +7,16 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_weightnoise._not_public import assigns_in, in_nested_function
-from keras_weightnoise._weights import selection
+from keras_weightnoise._not_public import (
+    assigns_in,
+    current_graph,
+    in_nested_function,
+    runs_functions,
+)
+from keras_weightnoise._weights import reachable, selection
 from keras_weightnoise._weights.reachable import Variable
 from keras_weightnoise._weights.selection import Target
+from keras_weightnoise.callbacks._kept_state import KeptState
 from keras_weightnoise.callbacks._optimizers import counters
 from keras_weightnoise.callbacks._uses import Uses
 from keras_weightnoise.callbacks._write_ahead_log import Injection
@@ -39,11 +45,58 @@ def refuse_self_assigned(injection: Injection, targets: Sequence[Target]) -> Non
             raise ValueError(selection.self_assigned(target.variable, target.layer))
 
 
+def refuse_second(model: Any, optimizers: Sequence[Any]) -> None:
+    """Raises if a pass has applied more than one optimizer: the second gradient follows the first update."""
+    if len(optimizers) > 1:
+        first, second = (optimizer.name for optimizer in optimizers[:2])
+        refuse_passes(model, f"applies optimizer {first!r}, and then optimizer {second!r}")
+
+
+def refuse_branch(model: Any, injection: Injection, optimizer: Any) -> None:
+    """Raises if an optimizer is applied in a branch or loop: its gradients are out of reach outside."""
+    if current_graph() is not injection.graph:
+        refuse_passes(model, f"applies optimizer {optimizer.name!r} in a branch or a loop")
+
+
+def refuse_by_hand(model: Any, watch: KeptState, targets: Sequence[Target]) -> None:
+    """Raises if a pass has written to weights that are trained, before an optimizer does."""
+    layers = reachable.sublayers(model)
+    for i, found in watch.written().items():
+        variable = watch.variables[i]
+        ops = [op for op in found if not runs_functions(op)]
+        own = [each for each in layers if any(variable is v for v in each.variables)]
+        if ops and all(any(assigns_in(op, layer) for layer in own) for op in ops):
+            if i < len(targets):
+                raise ValueError(selection.self_assigned(variable, targets[i].layer))
+        elif ops or tf.executing_eagerly():
+            refuse_passes(
+                model, f"assigns {variable.path!r} by hand before an optimizer is applied"
+            )
+
+
+def refuse_passes(model: Any, what: str) -> None:
+    """Raises: the training step is none that can be run several times before one update."""
+    raise ValueError(
+        f"The training step of model {model.name!r} {what}, so that it cannot take several gradients for "
+        "one update. Expected a `train_step` that applies one optimizer once, or `draws_per_step=1` and "
+        "`clean_gradient=0.0`."
+    )
+
+
 def refuse_untraced(model: Any) -> None:
     """Raises: the training function has not called the training step."""
     raise RuntimeError(
         f"The training function of model {model.name!r} did not call `model.train_step`, so no noise "
         "reached it. Expected `make_train_function` to build on `train_step`."
+    )
+
+
+def refuse_unrun() -> None:
+    """Raises: a batch has ended whose training step was another one."""
+    raise RuntimeError(
+        "The training step ran without noise. Expected `model.fit` to call `model.train_function` after "
+        "`on_train_batch_begin`: another callback replaced it or fitted the model in between, or this is "
+        "no `fit`. In a training loop of your own, use `keras_weightnoise.noisy_call`."
     )
 
 
@@ -78,6 +131,16 @@ def warn_moved(model: Any, variables: Sequence[Variable]) -> None:
             "`exclude`.",
             stacklevel=2,
         )
+
+
+def warn_outside_fit(method: str) -> None:
+    """Warns of a callback that is given to another method of the model than `fit`."""
+    warnings.warn(
+        f"`WeightNoiseCallback` has no effect in `model.{method}`, which is clean. Expected it among "
+        "the callbacks of `fit`. For predictions under noise, use "
+        "`keras_weightnoise.perturbed_weights`, `robustness_sweep` or `WeightNoiseEnsemble`.",
+        stacklevel=2,
+    )
 
 
 def _attribute(model: Any, variable: Variable) -> str:

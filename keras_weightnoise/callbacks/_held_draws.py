@@ -28,15 +28,22 @@ class HeldDraws:
         ]
         self._step = state(tf.constant(-1, tf.int64))
 
-    def at(self, seed: Tensor, step: Tensor, replica: int) -> list[Numbers]:
-        """Makes the ops that give a replica its draws of a step, for each noise."""
+    def at(self, seed: Tensor, step: Tensor, replica: int, stream: int) -> list[Numbers]:
+        """Makes the ops that give a replica its draws of a step, for each noise.
+
+        Args:
+            seed: See `perturbation.draw`.
+            step: See `perturbation.draw`.
+            replica: The replica that they are kept on.
+            stream: What `perturbation.draw` calls the replica.
+        """
         kept = tf.nest.map_structure(lambda v: local(v)[replica], self._kept)
         kept_step = local(self._step)[replica]
 
         def redraw() -> Tensor:
             ops = []
             for (noise, targets), of_noise in zip(self._noises, kept, strict=True):
-                numbers = draw(noise, targets, seed=seed, step=step, replica=replica)
+                numbers = draw(noise, targets, seed=seed, step=step, replica=stream)
                 pairs = zip(tf.nest.flatten(numbers), tf.nest.flatten(of_noise), strict=True)
                 ops += [v.assign(value, read_value=False) for value, v in pairs]
             # An interrupted step may have kept only some of them.

@@ -23,11 +23,15 @@ class Update:
     Attributes:
         optimizer: The one that was called.
         variables: What it is about to update; `None`: the variables it was built with.
+        gradients: What it was called with, one for each of these. A listener may put others in their place.
+        made: Whether the optimizer makes it. A listener may say no.
         passed_on: The optimizers that were called meanwhile: those inside of it, or itself by `super`.
     """
 
     optimizer: Any
     variables: list[Any] | None
+    gradients: list[Any]
+    made: bool = True
     passed_on: list[Any] = dataclasses.field(default_factory=list)
 
 
@@ -69,13 +73,13 @@ def intercepting() -> Iterator[None]:
 
 @contextlib.contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Within it, `listener` hears of each update in this thread."""
-    before = _hearing.listener
-    _hearing.listener = listener
+    """Within it, `listener` hears of each update in this thread, also of one inside of another."""
+    before = _hearing.listener, _hearing.update
+    _hearing.listener, _hearing.update = listener, None
     try:
         yield
     finally:
-        _hearing.listener = before
+        _hearing.listener, _hearing.update = before
 
 
 def _classes() -> list[Any]:
@@ -94,8 +98,8 @@ def _defines(cls: Any, name: str) -> bool:
 def _telling(method: Callable[..., Any]) -> Callable[..., Any]:
     # AutoGraph may convert this, in a `train_step` that is a `tf.function`: then it does the method too.
     def tell_and_update(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with _told(self, args, kwargs) as (args, kwargs):
-            return method(self, *args, **kwargs)
+        with _told(self, args, kwargs) as (made, args, kwargs):
+            return method(self, *args, **kwargs) if made else self.iterations
 
     return tell_and_update
 
@@ -104,26 +108,29 @@ def _telling(method: Callable[..., Any]) -> Callable[..., Any]:
 @contextlib.contextmanager
 def _told(
     optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """Within it, an update is made, and has been told. Yields the arguments to make it with."""
+) -> Iterator[tuple[bool, tuple[Any, ...], dict[str, Any]]]:
+    """Within it, an update is made, and has been told. Yields whether it is, and with what arguments."""
     if _hearing.listener is None:
-        yield args, kwargs
+        yield True, args, kwargs
         return
     if _hearing.update is not None:  # One optimizer passes it on to another, or `super` is called.
         _hearing.update.passed_on.append(optimizer)
-        yield args, kwargs
+        yield True, args, kwargs
         return
     # An iterator, such as `zip(gradients, variables)`, can be read once.
     args = tuple(list(arg) if isinstance(arg, Iterator) else arg for arg in args)
     kwargs = {k: list(arg) if isinstance(arg, Iterator) else arg for k, arg in kwargs.items()}
-    update = _hearing.update = Update(optimizer, _variables(args, kwargs))
+    gradients = _gradients(args, kwargs)
+    update = _hearing.update = Update(optimizer, _variables(args, kwargs), gradients)
     try:
         _build(update)
         with (
             _hearing.listener(update) as token,
             tf.control_dependencies([] if token is None else [token]),
         ):
-            yield args, kwargs
+            if update.gradients is not gradients:
+                args, kwargs = _with_gradients(update.gradients, args, kwargs)
+            yield update.made, args, kwargs
     finally:
         _hearing.update = None
 
@@ -136,13 +143,50 @@ def _variables(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any] | Non
         if _are_variables(argument):
             return list(argument)
     for argument in (*args, *kwargs.values()):  # apply_gradients([(grad, variable), ...])
-        if isinstance(argument, list | tuple) and all(
-            isinstance(pair, list | tuple) and len(pair) == 2 for pair in argument
-        ):
-            variables = [variable for _, variable in argument]
-            if _are_variables(variables):
-                return variables
+        if _are_pairs(argument):
+            return [variable for _, variable in argument]
     return None
+
+
+def _gradients(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """The gradients among the arguments."""
+    place = _place(args, kwargs)
+    if place is None:
+        return []
+    argument = args[place] if isinstance(place, int) else kwargs[place]
+    return [gradient for gradient, _ in argument] if _are_pairs(argument) else list(argument)
+
+
+def _with_gradients(
+    gradients: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments with these gradients in place of those there are."""
+    place = _place(args, kwargs)
+    before = args[place] if isinstance(place, int) else kwargs[str(place)]
+    after: list[Any] = gradients
+    if _are_pairs(before):
+        after = [(g, variable) for g, (_, variable) in zip(gradients, before, strict=True)]
+    if isinstance(place, int):
+        return (*args[:place], after, *args[place + 1 :]), kwargs
+    return args, {**kwargs, str(place): after}
+
+
+def _place(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | str | None:
+    """Which argument has the gradients: its position or its name."""
+    places: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+    for place, argument in places:
+        if isinstance(argument, list | tuple) and not _are_variables(argument):
+            return place
+    return None
+
+
+def _are_pairs(values: Any) -> bool:
+    """Whether these are pairs of a gradient and a variable."""
+    return (
+        isinstance(values, list | tuple)
+        and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in values)
+        and _are_variables([variable for _, variable in values])
+    )
 
 
 def _are_variables(values: Any) -> bool:

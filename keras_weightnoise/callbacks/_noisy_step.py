@@ -5,13 +5,13 @@ before an optimizer updates them, and at the end into what is left; roll back on
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from keras_weightnoise._attributes import replaced
-from keras_weightnoise._not_public import updated_variables
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights import reachable
 from keras_weightnoise._weights.reachable import Variable, inner_optimizers
@@ -20,8 +20,14 @@ from keras_weightnoise.callbacks import _findings
 from keras_weightnoise.callbacks._clock import Clock
 from keras_weightnoise.callbacks._interception import Update, intercepting, listening
 from keras_weightnoise.callbacks._mentions import mentions
-from keras_weightnoise.callbacks._optimizers import held_optimizers, reads_all
+from keras_weightnoise.callbacks._optimizers import (
+    built_with,
+    held_optimizers,
+    reads_all,
+)
+from keras_weightnoise.callbacks._passes import Gathering, Passes
 from keras_weightnoise.callbacks._plain_code import function_names, python_code
+from keras_weightnoise.callbacks._plan import Pass, Plan
 from keras_weightnoise.callbacks._replicas import merge_call
 from keras_weightnoise.callbacks._step_noise import StepNoise
 from keras_weightnoise.callbacks._train_function import make_function
@@ -38,6 +44,7 @@ class NoisyStep:
         period: Optimizer steps per draw; `None`: one draw lasts from one `clock.begin_draw` to the next.
         one_at_a_time: Whether a draw perturbs one variable, chosen at random, or all.
         per_replica: Whether each replica of the model's strategy has its own draw.
+        plan: The passes of a step.
     """
 
     def __init__(
@@ -48,6 +55,7 @@ class NoisyStep:
         period: int | None,
         one_at_a_time: bool,
         per_replica: bool,
+        plan: Plan,
     ) -> None:
         self.noises = noises
         self.targets = [target for _, targets in noises for target in targets]
@@ -61,15 +69,19 @@ class NoisyStep:
         }
         self._optimizers = held_optimizers(model)
         self._identity = _identity(
-            model, clean_function, noises, period, one_at_a_time, per_replica
+            model, clean_function, noises, period, one_at_a_time, per_replica, plan
         )
         self._seen = _Seen(_may_apply(model))
         self._running = False
         with model.distribute_strategy.scope():
             self.clock = Clock(model, period)
-            self._noise = StepNoise(noises, self.clock, one_at_a_time, keep_draws=period != 1)
-            variables = [target.variable for target in self.targets]
-            self._log = WriteAheadLog(variables, self._noise.make, per_replica)
+            replicas = model.distribute_strategy.num_replicas_in_sync if per_replica else 1
+            self._noise = StepNoise(
+                noises, self.clock, one_at_a_time, period != 1, plan.draws_per_step, replicas
+            )
+            self._log = WriteAheadLog([each.variable for each in self.targets], per_replica)
+        self._plan = plan
+        self._passes = Passes(model, self._train_step, self.targets, self._log, plan)
         self._function = make_function(model, self._standing_in())
 
     def serves(self, *settings: Any) -> bool:
@@ -129,12 +141,43 @@ class NoisyStep:
             return self._train_step(data)
         self._seen.traced = True
         variables = len(self._model.variables)
-        injection = merge_call(self._inject)
+        merge_call(self.clock.begin_step)
+        active = merge_call(self._noise.is_active)
+        inject = functools.partial(self._inject, active)
+        if len(self._plan.passes) > 1 and active is not False:
+            logs = self._several(self._passes.begin(data, inject))
+        else:
+            logs = self._last(data, merge_call(lambda: inject(self._plan.passes[-1])))
+        if len(self._model.variables) != variables:
+            _findings.refuse_new_variables(self._model)
+        return logs
+
+    def _several(self, gathering: Gathering) -> Any:
+        """The last of several passes, whose update is made with the gradients of all."""
+        running = gathering.inject(self._plan.passes[-1])
+
+        def combine(update: Update) -> None:
+            gathering.take(running, update)
+            gathering.mix(update)
+
+        logs = self._last(gathering.data, running.injection, combine)
+        gathering.check(running)
+        self._seen.unread |= gathering.unread
+        return logs
+
+    def _last(
+        self,
+        data: Any,
+        injection: Injection,
+        before_update: Callable[[Update], None] = lambda update: None,
+    ) -> Any:
+        """The pass that goes on to the model's update."""
         heard: list[Update] = []
 
         @contextlib.contextmanager
         def hear(update: Update) -> Iterator[Tensor | None]:
             heard.append(update)
+            before_update(update)
             token = self._restore(injection, update)
             with self.clock.counting(update):
                 yield token
@@ -143,24 +186,23 @@ class NoisyStep:
         with listening(hear):
             logs = self._train_step(data)
         self._finish(injection, heard)
-        if len(self._model.variables) != variables:
-            _findings.refuse_new_variables(self._model)
         return logs
 
-    def _inject(self) -> Injection:
-        self.clock.begin_step()
-        return self._log.inject(self._noise.is_active())
+    def _inject(self, active: bool | Tensor, each: Pass) -> Injection:
+        if each.draw is None:
+            return self._log.inject(False, self._noise.make)
+        return self._log.inject(active, functools.partial(self._noise.make, draw=each.draw))
 
     def _restore(self, injection: Injection, update: Update) -> Tensor | None:
         """Before an update: puts clean values into what it is about to read and write."""
         _findings.refuse_nested(self._model, injection, update.optimizer)
         variables = update.variables
         if variables is None:
-            variables = _built_with(update.optimizer) or [t.variable for t in self.targets]
+            variables = built_with(update.optimizer) or [t.variable for t in self.targets]
         updated = self._numbers(variables)
         self._seen.updated |= updated
         if reads_all(update.optimizer):
-            updated |= self._numbers(_built_with(update.optimizer))
+            updated |= self._numbers(built_with(update.optimizer))
         return self._log.restore(injection, updated)
 
     def _finish(self, injection: Injection, heard: list[Update]) -> None:
@@ -241,12 +283,6 @@ def _is_among(optimizer: Any, heard: list[Update]) -> bool:
     """Whether an optimizer, or one inside of it, was called in these updates."""
     called = {id(each) for update in heard for each in (update.optimizer, *update.passed_on)}
     return any(id(each) in called for each in (optimizer, *inner_optimizers(optimizer)))
-
-
-def _built_with(optimizer: Any) -> list[Any]:
-    """The variables that an optimizer, or those inside of it, were built with."""
-    found = (optimizer, *inner_optimizers(optimizer))
-    return [variable for each in found for variable in updated_variables(each)]
 
 
 def _identity(

@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_weightnoise._not_public import updated_variables
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights import reachable
 from keras_weightnoise._weights.reachable import inner_optimizers
@@ -42,6 +43,12 @@ def counters(optimizer: Optimizer) -> list[Any]:
         for variable in each.variables
         if variable.shape == () and "int" in variable.dtype
     ]
+
+
+def built_with(optimizer: Optimizer) -> list[Any]:
+    """The variables that an optimizer, or those inside of it, were built with."""
+    found = (optimizer, *inner_optimizers(optimizer))
+    return [variable for each in found for variable in updated_variables(each)]
 
 
 def reads_all(optimizer: Optimizer) -> bool:

@@ -14,6 +14,11 @@ def state(value: Tensor) -> tf.Variable:
     return tf.Variable(value, trainable=False)
 
 
+def stored(variable: Any) -> Any:
+    """The TensorFlow variable of one of Keras's; of one of TensorFlow's, itself."""
+    return variable if isinstance(variable, tf.Variable) else variable.value
+
+
 def local(variable: Any) -> tuple[Any, ...]:
     """A variable's copies on this worker's replicas."""
     strategy = tf.distribute.get_strategy()

@@ -1,8 +1,10 @@
 """What a fit shows of its noises: their magnitudes by name, and a table of the variables."""
 
+import functools
+import inspect
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -15,6 +17,32 @@ from keras_weightnoise._weights.resolution import root_mean_squares
 from keras_weightnoise._weights.rules import Assigned, Rule
 from keras_weightnoise.noises import Magnitude, Noise
 from keras_weightnoise.schedules import Ramp
+
+
+def as_called(settings: object, always: Sequence[str]) -> str:
+    """An object as its class was called: with what is not at its default, and with some arguments always."""
+    parameters = inspect.signature(type(settings)).parameters
+    named = {name: getattr(settings, name) for name in parameters if hasattr(settings, name)}
+    given = [
+        f"{name}={value!r}"
+        for name, value in named.items()
+        if name in always or value is not parameters[name].default
+    ]
+    return f"{type(settings).__name__}({', '.join(given)})"
+
+
+def log_before_others(
+    callbacks: keras.callbacks.CallbackList | None, magnitudes: Callable[[], dict[str, float]]
+) -> None:
+    """Has the magnitudes in the logs of an epoch for all callbacks, whichever comes first."""
+    if callbacks is None:  # Then for those that come after this one.
+        return
+    on_epoch_end = functools.partial(type(callbacks).on_epoch_end, callbacks)
+
+    def log_and_end(epoch: int, logs: dict[str, Any] | None = None) -> None:
+        on_epoch_end(epoch, {**(logs or {}), **magnitudes()})
+
+    callbacks.on_epoch_end = log_and_end
 
 
 def selector_name(selector: Any) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 from keras_weightnoise._not_public import calls_function, may_write, ops_on
 from keras_weightnoise._weights.reachable import Variable
-from keras_weightnoise.callbacks._replicas import local
+from keras_weightnoise.callbacks._replicas import local, stored
 
 
 class Uses:
@@ -16,7 +16,7 @@ class Uses:
     """
 
     def __init__(self, variable: Variable) -> None:
-        ops = ops_on(local(variable.value)[0])
+        ops = ops_on(local(stored(variable))[0])
         self.total = len(ops)
         self.writes: list[Any] = [op for op in ops if may_write(op)]
 

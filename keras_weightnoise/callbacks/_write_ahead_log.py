@@ -36,24 +36,19 @@ from keras_weightnoise.callbacks._replicas import (
 )
 from keras_weightnoise.callbacks._uses import Uses
 
+MakeNoisy = Callable[[list[Tensor], int], list[Tensor]]
+
 
 class WriteAheadLog:
     """The clean values of variables while they are noisy.
 
     Args:
         variables: Keras variables.
-        make_noisy: Makes, in the graph, the noisy values from the clean values and a replica's number.
         per_replica: Whether each replica has noisy values of its own, or all share those of the first.
     """
 
-    def __init__(
-        self,
-        variables: Sequence[Variable],
-        make_noisy: Callable[[list[Tensor], int], list[Tensor]],
-        per_replica: bool,
-    ) -> None:
+    def __init__(self, variables: Sequence[Variable], per_replica: bool) -> None:
         self._variables = list(variables)
-        self._make_noisy = make_noisy
         self._per_replica = per_replica
         # No memory yet: a copy shares that of its weight until the weight is written to.
         self._copies = [state(tf.convert_to_tensor(v.value)) for v in variables]
@@ -62,14 +57,19 @@ class WriteAheadLog:
 
     # In the step: these make ops.
 
-    def inject(self, active: bool | Tensor) -> "Injection":
-        """Begins a step: copy, mark, inject. None of it unless `active`."""
+    def inject(self, active: bool | Tensor, make_noisy: MakeNoisy) -> "Injection":
+        """Begins a pass: copy, mark, inject. None of it unless `active`.
+
+        Args:
+            active: Whether there is noise: a bool, or a tensor where only the running graph knows.
+            make_noisy: Makes, in the graph, the noisy values from the clean values and a replica's number.
+        """
         # By replica, by variable. Each is read once: in a large model, ops are what the first step costs.
         clean = [
             [tf.convert_to_tensor(local(v.value)[r]) for v in self._variables]
             for r in range(len(local(self._marks)))
         ]
-        inject = functools.partial(self._inject, clean)
+        inject = functools.partial(self._inject, clean, make_noisy)
         unchanged = clean if self._per_replica else clean[:1]
         if isinstance(active, bool):
             noisy = inject() if active else unchanged
@@ -78,25 +78,42 @@ class WriteAheadLog:
         uses = [] if tf.executing_eagerly() else [Uses(v) for v in self._variables]
         return Injection(clean, noisy, uses, active)
 
-    def _inject(self, clean: list[list[Tensor]]) -> list[list[Tensor]]:
+    def _inject(self, clean: list[list[Tensor]], make_noisy: MakeNoisy) -> list[list[Tensor]]:
         copied = [write(copy, lambda r, i=i: clean[r][i]) for i, copy in enumerate(self._copies)]
         with tf.control_dependencies(made(copied)):
             mark = write(self._marks, tf.ones([len(copied)], tf.bool))
         replicas = range(len(clean) if self._per_replica else 1)
-        noisy = [self._make_noisy(clean[0], replica) for replica in replicas]
+        noisy = [make_noisy(clean[0], replica) for replica in replicas]
         with tf.control_dependencies(made([mark])):
             for i, v in enumerate(self._variables):
                 write(v.value, lambda r, i=i: noisy[r if self._per_replica else 0][i])
         return noisy
 
-    def restore(self, injection: "Injection", indices: Iterable[int]) -> Tensor | None:
-        """Puts clean values back. Returns what an update of these variables has to wait for."""
+    def discard(self, injection: "Injection") -> None:
+        """Puts clean values back into all variables, whatever has been written to them since.
+
+        In the graph of the injection.
+        """
+        everything = range(len(self._variables))
+        if injection.uses:
+            for i in everything:
+                self._note_uses(injection, i)
+        self.restore(injection, everything, settle=False)
+
+    def restore(
+        self, injection: "Injection", indices: Iterable[int], *, settle: bool = True
+    ) -> Tensor | None:
+        """Puts clean values back, and lets changes by hand land on them, if it is to `settle`.
+
+        Returns what an update of these variables has to wait for.
+        """
         indices = [i for i in sorted(indices) if injection.states[i] is not _State.CLEAN]
         if not indices or injection.active is False:
             return None
 
         def restore() -> Tensor:
-            restored = self._restore(injection, indices)
+            restore_ = self._restore if settle else self._reset
+            restored = restore_(injection, indices)
             others = np.ones(len(self._variables), bool)
             others[indices] = False
             with tf.control_dependencies(made(restored)):
@@ -155,16 +172,20 @@ class WriteAheadLog:
             return [self._settle(injection, i) for i in indices]
         settled, untouched = [], []
         for i in indices:
-            uses, before = Uses(self._variables[i]), injection.uses[i]
-            if uses.total == before.total:
-                injection.unread.add(i)
-            writes = uses.writes[len(before.writes) :]
+            writes = self._note_uses(injection, i)
             if writes or injection.states[i] is not _State.NOISY:
                 injection.writes[i] = writes
                 settled.append(self._settle(injection, i))
             else:
                 untouched.append(i)
         return [*settled, *self._reset(injection, untouched)]
+
+    def _note_uses(self, injection: "Injection", i: int) -> list[Any]:
+        """Notes whether a variable was read since the injection. Returns the ops that may have written."""
+        uses, before = Uses(self._variables[i]), injection.uses[i]
+        if uses.total == before.total:
+            injection.unread.add(i)
+        return uses.writes[len(before.writes) :]
 
     def _reset(self, injection: "Injection", indices: Sequence[int]) -> list[Any]:
         def reset() -> Tensor:

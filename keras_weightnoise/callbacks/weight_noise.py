@@ -1,9 +1,6 @@
 """`WeightNoiseCallback`: noise in the weights for a whole `model.fit`."""
 
 import copy
-import functools
-import inspect
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -16,6 +13,7 @@ from keras_weightnoise._weights import selection, selectors
 from keras_weightnoise._weights.resolution import warn_below_resolution
 from keras_weightnoise._weights.rules import assign, check_for_training, get_rules
 from keras_weightnoise._weights.selectors import Selector
+from keras_weightnoise.callbacks import _findings
 from keras_weightnoise.callbacks._clock import check_frequency, period_of
 from keras_weightnoise.callbacks._fitted_model import (
     build_from_data,
@@ -23,7 +21,14 @@ from keras_weightnoise.callbacks._fitted_model import (
     refuse_several_workers,
 )
 from keras_weightnoise.callbacks._noisy_step import NoisyStep
-from keras_weightnoise.callbacks._report import largest_magnitudes, named_magnitudes, table
+from keras_weightnoise.callbacks._plan import Plan
+from keras_weightnoise.callbacks._report import (
+    as_called,
+    largest_magnitudes,
+    log_before_others,
+    named_magnitudes,
+    table,
+)
 from keras_weightnoise.callbacks._train_function import Armed, clean_function, is_in_place
 from keras_weightnoise.noises import Magnitude, Noise
 
@@ -64,6 +69,18 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         one_at_a_time: Whether each draw perturbs one of the variables, chosen at random, in place of
             all. That regularizes without the variance that noise in many layers adds up to (Orvieto et
             al.). Defaults to `False`.
+        draws_per_step: Integer >= 1. With M, a step takes the gradients at M draws and updates once, with
+            their mean: less variance, for M times the cost. Any `train_step` that applies one optimizer once
+            can do so. Defaults to `1`.
+        split_batch: Whether each of several gradients is that of its own part of the batch, or of the whole.
+            Parts cost together what one pass costs. They are weighted by size, which is right where the loss
+            is a mean over examples. Defaults to `False`.
+        clean_gradient: Float a in [0, 1). The update is made with `a * g(w) + (1 - a) * g(w + n)`: a further
+            gradient is taken at the clean weights. Defaults to `0.0`.
+        counted_pass: `"clean"` or `"noisy"`: in which of several passes over one batch the metrics,
+            BatchNormalization and all else that a step keeps count the examples. `None`: in the clean one,
+            if there is one. All passes start from the same seeds, so that their Dropout is the same. With
+            `split_batch`, each pass counts its part. Defaults to `None`.
         per_replica: Whether each replica of a `tf.distribute.MirroredStrategy` draws noise of its own, or
             all see the same, which is what one device would see. Defaults to `False`.
         frozen: Whether frozen weights are perturbed beside the trainable ones: a device is noisy whatever is
@@ -90,7 +107,9 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         wrong for what is overwritten, such as a target network or an average of weights: make that
         non-trainable, or name it in `exclude`. With a `LossScaleOptimizer`, a step it skips is not counted,
         so the next one sees the same draw. Of an optimizer that the model does not hold as an attribute,
-        steps are counted from the beginning in each new callback.
+        steps are counted from the beginning in each new callback. Several passes in a step run its Python
+        code several times, draw anew from `tf.random` (not from `keras.random`), and all count in variables
+        that the model does not hold.
 
     Example:
 
@@ -110,6 +129,15 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         - [Orvieto et al., 2023](https://arxiv.org/abs/2206.04613) (`one_at_a_time`)
     """
 
+    # Of a fit.
+    _fitted: Any = None
+    _fit_seed = 0
+    _fit_params: Any = None
+    _told = True
+    _step: NoisyStep | None = None  # This fit's.
+    _kept: NoisyStep | None = None  # The last one, which the next fit may need again.
+    _armed: Armed | None = None
+
     @renamed(stddev="noise")
     def __init__(
         self,
@@ -119,6 +147,10 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         variables: Selector | None = None,
         exclude: Selector | None = None,
         one_at_a_time: bool = False,
+        draws_per_step: int = 1,
+        split_batch: bool = False,
+        clean_gradient: float = 0.0,
+        counted_pass: Literal["clean", "noisy"] | None = None,
         per_replica: bool = False,
         frozen: bool = False,
         seed: int | None = None,
@@ -136,25 +168,23 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self.variables = variables
         self.exclude = exclude
         self.one_at_a_time = one_at_a_time
+        self.draws_per_step = draws_per_step
+        self.split_batch = split_batch
+        self.clean_gradient = clean_gradient
+        self.counted_pass = counted_pass
         self.per_replica = per_replica
         self.frozen = frozen
         self.seed = seeds.check_seed(seed)
         self.verbose = verbose
         for _, each in get_rules(noise):  # Which checks it.
             check_for_training(each)
-        self._fitted: Any = None
-        self._fit_seed = 0
-        self._fit_params: Any = None
-        self._told = True
-        self._step: NoisyStep | None = None  # This fit's.
-        self._kept: NoisyStep | None = None  # The last one, which the next fit may need again.
-        self._armed: Armed | None = None
+        self._plan()  # Checks that.
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         # `evaluate` of another model, in a hook, sets `self.model` to that.
         self._fitted, self._fit_params = self.model, self.params
         refuse_several_workers(self._fitted)
-        self._log_before_others(running_callbacks())
+        log_before_others(running_callbacks(), self._magnitudes)
         self._fit_seed = seeds.resolve_seed(self.seed)
         self._told = not self.verbose
         # A model that is yet to be built is built when its first batch is there: see `_run`.
@@ -172,12 +202,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         armed, self._armed = self._armed, None
         if armed is None or not armed.ran:
-            raise RuntimeError(
-                "The training step ran without noise. Expected `model.fit` to call "
-                "`model.train_function` after `on_train_batch_begin`: another callback replaced it or "
-                "fitted the model in between, or this is no `fit`. In a training loop of your own, use "
-                "`keras_weightnoise.noisy_call`."
-            )
+            _findings.refuse_unrun()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if logs is not None:
@@ -194,26 +219,12 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._warn_outside_fit("predict")
 
     def __repr__(self) -> str:
-        defaults = inspect.signature(type(self)).parameters
-        named = {name: getattr(self, name) for name in defaults if hasattr(self, name)}
-        given = [
-            f"{name}={value!r}"
-            for name, value in named.items()
-            if name == "noise" or value is not defaults[name].default
-        ]
-        return f"{type(self).__name__}({', '.join(given)})"
+        return as_called(self, always=("noise",))
 
     def __getstate__(self) -> dict[str, Any]:
         # The model and the traced step belong to a fit, not to the settings.
-        return {
-            **self.__dict__,
-            "_model": None,
-            "_fitted": None,
-            "_fit_params": None,
-            "_step": None,
-            "_kept": None,
-            "_armed": None,
-        }
+        own = ("_model", "_fitted", "_fit_params", "_step", "_kept", "_armed")
+        return {**self.__dict__, **dict.fromkeys(own)}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "WeightNoiseCallback":
         # A selector may be a layer, of a model that is not copied along.
@@ -236,6 +247,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
             period_of(self.frequency),
             self.one_at_a_time,
             self.per_replica,
+            self._plan(),
         )
         step = self._kept
         if step is None or not step.serves(*settings):
@@ -248,6 +260,9 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
             print(table(model, assigned, rules, step.clock.now()))
         self._step = step
         return step
+
+    def _plan(self) -> Plan:
+        return Plan(self.draws_per_step, self.split_batch, self.clean_gradient, self.counted_pass)
 
     def _run(self, iterator: Any) -> Any:
         if self._step is None:
@@ -264,27 +279,11 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
             for name, m in named_magnitudes(get_rules(self.noise)).items()
         }
 
-    def _log_before_others(self, callbacks: keras.callbacks.CallbackList | None) -> None:
-        """Has the magnitudes in the logs of an epoch for all callbacks, whichever comes first."""
-        if callbacks is None:  # Then for those that come after this one.
-            return
-        on_epoch_end = functools.partial(type(callbacks).on_epoch_end, callbacks)
-
-        def log_and_end(epoch: int, logs: dict[str, Any] | None = None) -> None:
-            on_epoch_end(epoch, {**(logs or {}), **self._magnitudes()})
-
-        callbacks.on_epoch_end = log_and_end
-
     def _warn_outside_fit(self, method: str) -> None:
         # `fit` validates with the parameters that it set in the beginning, the others set their own.
         if self.params is not self._fit_params:
             self._fit_params = self.params
-            warnings.warn(
-                f"`WeightNoiseCallback` has no effect in `model.{method}`, which is clean. Expected it among "
-                "the callbacks of `fit`. For predictions under noise, use "
-                "`keras_weightnoise.perturbed_weights`, `robustness_sweep` or `WeightNoiseEnsemble`.",
-                stacklevel=2,
-            )
+            _findings.warn_outside_fit(method)
 
     def _current(self) -> NoisyStep:
         """The noisy step of this fit, made anew if another callback had the model's own rebuilt."""

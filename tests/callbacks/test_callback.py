@@ -669,7 +669,7 @@ def test_no_copy_of_the_weights_is_kept_after_a_fit(frequency):
         step = noise._step
         copies = [
             *step._log._copies,
-            *(step._noise._held._variables() if step._noise._held else []),
+            *(v for held in step._noise._held for v in held._variables()),
         ]
         sizes.append(sum(int(tf.size(copy)) for copy in copies))
 

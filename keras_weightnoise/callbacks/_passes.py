@@ -1,0 +1,204 @@
+"""Several forward and backward passes in one training step, of any `train_step` that updates once.
+
+One pass counts: it runs as a plain step does, but that its optimizer gets the gradient of all passes. The
+others are tried: each runs up to its update, where its gradients are taken and it is left; then all that it
+has changed is put back. Where each pass has its part of the batch, all count: they run to the end, and only
+what they have done to weights is put back.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from keras_weightnoise._not_public import global_seed
+from keras_weightnoise._types import Tensor
+from keras_weightnoise._weights.reachable import Variable, inner_optimizers
+from keras_weightnoise._weights.selection import Target
+from keras_weightnoise._weights.state import reachable_variables, state_variables
+from keras_weightnoise.callbacks import _findings
+from keras_weightnoise.callbacks._interception import Update, listening
+from keras_weightnoise.callbacks._kept_state import KeptState, keep, put_back
+from keras_weightnoise.callbacks._mixture import Mixture
+from keras_weightnoise.callbacks._optimizers import built_with, held_optimizers
+from keras_weightnoise.callbacks._parts import part_of
+from keras_weightnoise.callbacks._plan import Pass, Plan
+from keras_weightnoise.callbacks._replicas import merge_call
+from keras_weightnoise.callbacks._write_ahead_log import Injection, WriteAheadLog
+
+
+class Passes:
+    """What all steps of a model with several passes share.
+
+    Args:
+        model: The model.
+        train_step: Its own step.
+        targets: What noise perturbs.
+        log: The log of these.
+        plan: Which passes there are.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        train_step: Callable[[Any], Any],
+        targets: list[Target],
+        log: WriteAheadLog,
+        plan: Plan,
+    ) -> None:
+        self.model = model
+        self.train_step = train_step
+        self.targets = targets
+        self.log = log
+        self.plan = plan
+        self.selected = [target.variable for target in targets]
+        state = state_variables(model)
+        self._state = _without(state, self.selected)
+        self._weights = _without(reachable_variables(model), [*self.selected, *state])
+        self._trained = _without(self._weights, model.non_trainable_variables)
+
+    # What follows makes ops.
+
+    def begin(self, data: Any, inject: Callable[[Pass], Injection]) -> "Gathering":
+        """Tries the passes before the last one. On each replica.
+
+        Args:
+            data: What the step got.
+            inject: Begins a pass: puts its noise into the weights, once for all replicas.
+        """
+        gathering = Gathering(self, data, inject)
+        for number in range(len(self.plan.passes) - 1):
+            gathering.try_pass(number)
+        return gathering
+
+    def watch(self) -> KeptState:
+        """What only an update may write to, from here to there."""
+        return keep([*self.selected, *self._trained])
+
+    def state(self) -> KeptState:
+        """What layers, metrics and the step itself keep, here."""
+        seed = global_seed()
+        return keep(self._state + ([] if seed is None else [seed]))
+
+    def weights(self) -> KeptState:
+        """The weights that noise leaves alone, and what optimizers keep, here."""
+        held = held_optimizers(self.model)
+        optimizers = [each for one in held for each in (one, *inner_optimizers(one))]
+        variables = [variable for each in optimizers for variable in each.variables]
+        return keep([*self._weights, *variables])
+
+
+class Gathering:
+    """The gradients of one step's passes, on one replica.
+
+    Attributes:
+        data: What the last pass is to get.
+        unread: Numbers of the variables that nothing reads while they are noisy.
+    """
+
+    def __init__(self, passes: Passes, data: Any, inject: Callable[[Pass], Injection]) -> None:
+        self._passes = passes
+        self._whole = data
+        self._inject = inject
+        self._mixture = Mixture(passes.plan.clean_gradient)
+        self.unread: set[int] = set()
+        self.data, self._last_size = self._part(len(passes.plan.passes) - 1)
+
+    def try_pass(self, number: int) -> None:
+        """Runs a pass for its gradients."""
+        passes, split = self._passes, self._passes.plan.split_batch
+        data, size = self._part(number)
+        state, weights = passes.state(), passes.weights()
+        running = self.inject(passes.plan.passes[number], size)
+        clean: list[KeptState] = []
+
+        @contextlib.contextmanager
+        def hear(update: Update) -> Iterator[None]:
+            self.take(running, update)
+            passes.log.discard(running.injection)
+            if not split:
+                raise _Left
+            update.made = False
+            clean.append(keep(passes.selected))
+            yield
+
+        with listening(hear), contextlib.suppress(_Left):
+            passes.train_step(data)
+        self.check(running)
+        self.unread |= running.injection.unread if running.each.draw is not None else set()
+        for each in (weights, *clean):
+            put_back(each)
+        if not split:
+            put_back(state)
+        elif tf.get_static_value(size) in (None, 0.0):
+            put_back(state, where=size == 0.0)
+
+    def inject(self, each: Pass, size: Tensor | None = None) -> "Running":
+        """Begins a pass; without a size, the last one."""
+        injection = merge_call(lambda: self._inject(each))
+        return Running(
+            each, self._last_size if size is None else size, injection, self._passes.watch()
+        )
+
+    def take(self, running: "Running", update: Update) -> None:
+        """Takes the gradients of a pass from its update, or raises if there is more to it."""
+        model, mixture = self._passes.model, self._mixture
+        running.heard.append(update.optimizer)
+        _findings.refuse_nested(model, running.injection, update.optimizer)
+        _findings.refuse_second(model, running.heard)
+        _findings.refuse_branch(model, running.injection, update.optimizer)
+        _findings.refuse_by_hand(model, running.watch, self._passes.targets)
+        variables = update.variables
+        if variables is None:
+            variables = built_with(update.optimizer)
+        if not mixture.variables:
+            mixture.variables = variables
+        if len(update.gradients) != len(variables) or any(
+            a is not b for a, b in zip(variables, mixture.variables, strict=False)
+        ):
+            _findings.refuse_passes(model, "gives its optimizer other gradients in each pass")
+        mixture.add(update.gradients, noisy=running.each.draw is not None, size=running.size)
+
+    def mix(self, update: Update) -> None:
+        """Has an update made with the gradients of all passes."""
+        update.gradients = self._mixture.result()
+
+    def check(self, running: "Running") -> None:
+        """After a pass: raises if it has made no update."""
+        if not running.heard:
+            _findings.refuse_passes(self._passes.model, "applies no optimizer")
+
+    def _part(self, number: int) -> tuple[Any, Tensor]:
+        if not self._passes.plan.split_batch:
+            return self._whole, 1.0
+        return part_of(self._whole, number, len(self._passes.plan.passes))
+
+
+@dataclasses.dataclass
+class Running:
+    """A pass that has begun.
+
+    Attributes:
+        each: Which one.
+        size: How much it counts.
+        injection: Its noise.
+        watch: What only its update may write to.
+        heard: The optimizers that it has applied.
+    """
+
+    each: Pass
+    size: Tensor
+    injection: Injection
+    watch: KeptState
+    heard: list[Any] = dataclasses.field(default_factory=list)
+
+
+class _Left(BaseException):
+    """A tried pass is left at its update. No `Exception`, which the step itself may catch."""
+
+
+def _without(variables: Iterable[Variable], left_out: Iterable[Variable]) -> list[Variable]:
+    ids = {id(variable) for variable in left_out}
+    return [variable for variable in variables if id(variable) not in ids]

@@ -1,0 +1,405 @@
+"""Several passes in one training step: against loops by hand, and what is refused."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from fits import X, Y, same, strategy
+
+from keras_weightnoise import WeightNoiseCallback, noises, schedules
+from keras_weightnoise._not_public import global_seed
+from keras_weightnoise._weights import perturbation, selection
+
+KERAS = tuple(map(int, keras.__version__.split(".")[:2]))
+LAYERS = keras.layers
+BATCHES = [slice(0, 4), slice(4, 8), slice(8, 12)]
+
+
+class Mask(LAYERS.Layer):
+    """Dropout whose masks are the same under XLA, which Keras's are not."""
+
+    def __init__(self):
+        super().__init__()
+        self.seed_generator = keras.random.SeedGenerator(1)
+
+    def call(self, x, training=False):
+        if not training:
+            return x
+        seed = tf.cast(self.seed_generator.next()[1], "int32")
+        return x * tf.cast((tf.range(5) * 3 + seed) % 5 > 1, x.dtype)
+
+
+def curved(optimizer=None, policy="float32", dropout=Mask, **compile_args):
+    """BatchNormalization, Dropout and a curved loss: all that a pass may change shows."""
+    keras.utils.set_random_seed(1)
+    keras.config.set_dtype_policy(policy)
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            LAYERS.Dense(5, "tanh"),
+            LAYERS.BatchNormalization(),
+            dropout(),
+            LAYERS.Dense(1),
+        ]
+    )
+    optimizer = optimizer or keras.optimizers.Adam(0.05)
+    model.compile(optimizer, "mse", **{"jit_compile": False, **compile_args})
+    return model
+
+
+def fit(model, *callbacks, **fit_args):
+    fit_args = {"batch_size": 4, "shuffle": False, "verbose": 0, **fit_args}
+    return model.fit(X, Y + 1.0, callbacks=list(callbacks), **fit_args)
+
+
+def state_of(model):
+    """What is not trained, the state of Dropout's seed included."""
+    return [*model.non_trainable_variables, model.layers[2].seed_generator.state]
+
+
+def values(variables):
+    return [v.numpy() for v in variables]
+
+
+def put(variables, arrays):
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
+
+
+class ByHand:
+    """A training loop by hand that takes several gradients in each step."""
+
+    def __init__(self, model, noise=0.0):
+        self.model = model
+        self.noise = noises.get(noise)
+        self.targets = selection.select(model)
+        self.losses = []
+
+    def gradient(self, rows, step, draw=None, change=None):
+        """The gradient at the weights of a draw, or changed otherwise, and the state after it."""
+        trained = self.model.trainable_variables
+        clean = values(trained)
+        if draw is not None:
+            magnitudes = self.noise.magnitudes_at(step)
+            noisy = perturbation.perturb(
+                self.noise, self.targets, [tf.constant(w) for w in clean], seed=3, step=step,
+                magnitudes=magnitudes, replica=draw,
+            )  # fmt: skip
+            put(trained, noisy)
+        elif change is not None:
+            put(trained, [w + c for w, c in zip(clean, change, strict=True)])
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(self.model(X[rows], training=True) - 1.0))
+        gradients = tape.gradient(loss, trained)
+        put(trained, clean)
+        return [g.numpy() for g in gradients], float(loss)
+
+    def step(self, passes, weights, counted, rows):
+        """Takes a step with the weighted gradients of passes over the same batch."""
+        before = values(state_of(self.model))
+        gradients, after = [], []
+        for each in passes:
+            put(state_of(self.model), before)
+            g, loss = each()
+            gradients.append(g)
+            after.append((values(state_of(self.model)), loss))
+        put(state_of(self.model), after[counted][0])
+        self.losses.append(after[counted][1])
+        self.apply(gradients, weights)
+
+    def apply(self, gradients, weights):
+        mixed = [
+            sum(w * g for w, g in zip(weights, each, strict=True))
+            for each in zip(*gradients, strict=True)
+        ]
+        self.model.optimizer.apply(mixed, self.model.trainable_variables)
+
+
+def assert_close(model, other, atol=1e-5):
+    for here, there in zip(
+        values([*model.variables, *model.optimizer.variables]),
+        values([*other.variables, *other.optimizer.variables]),
+        strict=True,
+    ):
+        np.testing.assert_allclose(here, there, atol=atol, rtol=1e-4)
+
+
+# Settings; the passes by the number of their draw, `None` for the clean one; their weights; which counts.
+SHARED = {
+    "draws": ({"draws_per_step": 3}, [0, 1, 2], [1 / 3] * 3, 0),
+    "clean, noisy counts": (
+        {"clean_gradient": 0.25, "counted_pass": "noisy"}, [0, None], [0.75, 0.25], 0,
+    ),
+    "both": (
+        {"draws_per_step": 2, "clean_gradient": 0.5}, [0, 1, None], [0.25, 0.25, 0.5], 2,
+    ),
+}  # fmt: skip
+
+
+@functools.cache
+def shared_by_hand(name):
+    _, draws, weights, counted = SHARED[name]
+    loop = ByHand(curved(), 0.2)
+    for step, rows in enumerate(BATCHES):
+        passes = [
+            lambda draw=draw, rows=rows, step=step: loop.gradient(rows, step, draw)
+            for draw in draws
+        ]
+        loop.step(passes, weights, counted, rows)
+    return loop
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("draws", {"steps_per_execution": 3}),
+        ("clean, noisy counts", {}),
+        ("both", {}),
+        ("both", {"run_eagerly": True}),
+    ],
+    ids=str,
+)
+def test_passes_over_one_batch_match_a_loop_by_hand(name, mode):
+    loop = shared_by_hand(name)
+    model = curved(**mode)
+    history = fit(model, WeightNoiseCallback(0.2, seed=3, **SHARED[name][0]))
+    assert_close(model, loop.model)
+    # Each example counts once in the metrics, in the pass that counts, and seeds move once.
+    np.testing.assert_allclose(history.history["loss"], [np.mean(loop.losses)], rtol=1e-5)
+    assert same(values(state_of(model))[-1], values(state_of(loop.model))[-1])
+
+
+@pytest.mark.slow
+def test_parts_of_the_batch_match_a_loop_by_hand():
+    """Of the last batch, of two examples, one of three parts is empty."""
+    sgd = functools.partial(keras.optimizers.SGD, 0.1)
+    loop = ByHand(curved(sgd()), 0.2)
+    for step, (rows, parts) in enumerate(
+        [
+            (slice(0, 5), [(0, 1), (1, 3), (3, 5)]),
+            (slice(5, 10), [(5, 6), (6, 8), (8, 10)]),
+            (slice(10, 12), [None, (10, 11), (11, 12)]),
+        ]
+    ):
+        gradients, weights = [], []
+        for draw, part in enumerate(parts):
+            if part is not None:
+                gradient, loss = loop.gradient(slice(*part), step, draw)
+                size = part[1] - part[0]
+                gradients.append(gradient)
+                weights.append(size / (rows.stop - rows.start))
+                loop.losses.append(size * loss)
+        loop.apply(gradients, weights)
+    model = curved(sgd(), jit_compile=True)
+    noise = WeightNoiseCallback(0.2, seed=3, draws_per_step=3, split_batch=True)
+    history = fit(model, noise, batch_size=5)
+    assert_close(model, loop.model)
+    np.testing.assert_allclose(history.history["loss"], [sum(loop.losses) / 12], rtol=1e-5)
+
+
+def test_parts_weigh_the_clean_gradient_too():
+    loop = ByHand(curved(), 0.2)
+    for step, rows in enumerate(BATCHES):
+        at = rows.start
+        noisy, _ = loop.gradient(slice(at, at + 2), step, 0)
+        clean, _ = loop.gradient(slice(at + 2, at + 4), step)
+        loop.apply([noisy, clean], [0.75, 0.25])
+    model = curved(run_eagerly=True)
+    fit(model, WeightNoiseCallback(0.2, seed=3, clean_gradient=0.25, split_batch=True))
+    assert_close(model, loop.model)
+
+
+def plain(**compile_args):
+    """Without what differs between replicas."""
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((4,)), LAYERS.Dense(5, "tanh"), LAYERS.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse", **compile_args)
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    KERAS < (3, 7), reason="This Keras scales the gradients of replicas differently."
+)
+def test_replicas_share_draws_or_have_their_own():
+    settings = {"draws_per_step": 2, "clean_gradient": 0.25, "seed": 3}
+    one = plain(jit_compile=False)
+    fit(one, WeightNoiseCallback(0.2, **settings))
+    with strategy().scope():
+        two, own = plain(), plain()
+    fit(two, WeightNoiseCallback(0.2, **settings))
+    assert_close(two, one)
+    # With noise of its own, each replica has two draws for its half of the batch.
+    loop = ByHand(plain(), 0.2)
+    for step, rows in enumerate(BATCHES):
+        halves = [slice(rows.start, rows.start + 2), slice(rows.start + 2, rows.stop)]
+        gradients = [
+            loop.gradient(halves[replica], step, draw)[0]
+            for replica in range(2)
+            for draw in (None, replica, 2 + replica)
+        ]
+        loop.apply(gradients, [0.125, 0.1875, 0.1875] * 2)
+    fit(own, WeightNoiseCallback(0.2, per_replica=True, **settings))
+    assert_close(own, loop.model)
+
+
+# What a step is that cannot take several gradients.
+
+
+class Step(keras.Model):
+    """Its weights are updated as a test says."""
+
+    def __init__(self, update):
+        super().__init__()
+        self.dense = LAYERS.Dense(1)
+        self.dense.build((None, 4))
+        self.built = True
+        self.update = update
+
+    def call(self, x):
+        return self.dense(x)
+
+    def train_step(self, data):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(self(data[0], training=True)))
+        self.update(self, tape.gradient(loss, self.trainable_variables))
+        return {"objective": loss}
+
+
+def apply(model, gradients):
+    model.optimizer.apply(gradients, model.trainable_variables)
+
+
+def twice(model, gradients):
+    apply(model, gradients)
+    apply(model, gradients)
+
+
+def in_a_branch(model, gradients):
+    tf.cond(model.optimizer.iterations >= 0, lambda: apply(model, gradients) or 0, lambda: 0)
+
+
+def by_hand_before(model, gradients):
+    model.dense.bias.assign_sub(0.1 * gradients[1])
+    apply(model, gradients)
+
+
+REFUSED = {
+    "applies optimizer 'SGD', and then optimizer 'SGD'": twice,
+    "applies optimizer 'SGD' in a branch or a loop": in_a_branch,
+    "applies no optimizer": lambda model, gradients: None,
+    "assigns '.*bias' by hand": by_hand_before,
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+@pytest.mark.parametrize("eager", [False, True])
+def test_steps_that_are_refused(message, eager):
+    if eager and REFUSED[message] is in_a_branch:
+        return  # Eagerly, there are no branches.
+    model = Step(REFUSED[message])
+    model.compile(keras.optimizers.SGD(0.1, name="SGD"), run_eagerly=eager, jit_compile=False)
+    before = values(model.trainable_variables)
+    settings = {"clean_gradient": 0.5, "split_batch": True} if eager else {"draws_per_step": 2}
+    with pytest.raises(ValueError, match=f"{message}.* so that .*Expected a `train_step`"):
+        fit(model, WeightNoiseCallback(0.2, variables="kernels", **settings))
+    if not eager:  # Where what was done before is done.
+        assert same(values(model.trainable_variables), before)
+
+
+class Keeps(Step):
+    """Counts its steps, and keeps an average of its weights after each update."""
+
+    def __init__(self):
+        super().__init__(self.apply_and_average)
+        self.average = LAYERS.Dense(1, trainable=False)
+        self.average.build((None, 4))
+        self.steps = tf.Variable(0)
+
+    def apply_and_average(self, _, gradients):
+        self.steps.assign_add(1)
+        keras.random.normal(())  # From the global generator of seeds.
+        try:
+            apply(self, gradients)
+        except Exception:  # Sees nothing of how passes end.
+            self.steps.assign(-100)
+            raise
+        for average, v in zip(self.average.weights, self.dense.weights, strict=True):
+            average.assign(0.5 * average + 0.5 * v)
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_what_a_step_keeps_is_as_after_a_plain_one(eager):
+    """At a ramp's start, all passes are alike: after them, everything is what it was bit for bit."""
+    ramp = schedules.LinearRamp(0.0, 0.3, start_step=100, ramp_steps=1)
+
+    def train(*callbacks):
+        for _ in range(2):  # The first time, it may make the generator, with a seed of Python's.
+            keras.utils.set_random_seed(1)
+            keras.random.normal(())
+        global_seed().assign([1, 0])
+        model = Keeps()
+        model.compile(keras.optimizers.SGD(0.1), run_eagerly=eager, jit_compile=False)
+        fit(model, *callbacks)
+        drawn = keras.random.normal((2,)).numpy()
+        return [*values(model.variables), model.steps.numpy(), drawn]
+
+    plain = train()
+    assert plain[-2] == 3
+    noise = WeightNoiseCallback(ramp, draws_per_step=2, clean_gradient=0.3, seed=1)
+    assert same(train(noise), plain)
+
+
+@pytest.mark.slow
+def test_at_magnitude_0_a_step_is_the_plain_one():
+    def train(*callbacks):
+        model = curved(dropout=lambda: LAYERS.Dropout(0.5, seed=1))
+        history = fit(model, *callbacks)
+        return [*values(model.variables), history.history["loss"]]
+
+    plain = train()
+    for magnitude in (0.0, schedules.LinearRamp(0.0, 0.3, start_step=100, ramp_steps=1)):
+        noise = WeightNoiseCallback(magnitude, draws_per_step=3, clean_gradient=0.3)
+        assert same(train(noise), plain)
+
+
+def test_a_skipped_update_is_skipped_with_all_its_passes():
+    """One pass overflows in float16, and so does the mean."""
+    optimizer = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(0.1), initial_scale=2.0**40
+    )
+    model = curved(optimizer, policy="mixed_float16")
+    before = values(model.trainable_variables)
+    fit(model, WeightNoiseCallback(0.2, draws_per_step=2, seed=1))
+    assert same(values(model.trainable_variables), before)
+    assert float(optimizer.dynamic_scale.numpy()) == 2.0**37
+    assert all(np.isfinite(v).all() for v in values(model.variables))
+
+
+@pytest.mark.any_version
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"draws_per_step": 0}, ValueError, "draws_per_step=0"),
+        ({"draws_per_step": 1.5}, TypeError, "draws_per_step=1.5"),
+        ({"split_batch": 1}, TypeError, "split_batch=1"),
+        ({"split_batch": True}, ValueError, "split_batch=True"),
+        ({"clean_gradient": 1.0}, ValueError, "clean_gradient=1.0"),
+        ({"clean_gradient": float("nan")}, ValueError, "clean_gradient=nan"),
+        ({"clean_gradient": "half"}, TypeError, "clean_gradient='half'"),
+        ({"counted_pass": "first"}, ValueError, "counted_pass='first'"),
+        ({"counted_pass": "clean"}, ValueError, "counted_pass='clean', clean_gradient=0.0"),
+        (
+            {"counted_pass": "noisy", "draws_per_step": 2, "split_batch": True},
+            ValueError,
+            "counted_pass='noisy'",
+        ),
+    ],
+    ids=str,
+)
+def test_bad_arguments(arguments, error, message):
+    with pytest.raises(error, match=f"Expected .*Received: {message}"):
+        WeightNoiseCallback(**arguments)
