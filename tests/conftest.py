@@ -13,6 +13,13 @@ tf.config.set_logical_device_configuration(
 )
 
 
+def pytest_runtest_setup(item):
+    # TensorFlow rewrites graphs before they run, a sixth of what tests cost: left out where the outcome says
+    # nothing of TensorFlow.
+    as_written = item.get_closest_marker("any_version") is not None
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": as_written})
+
+
 @pytest.fixture(autouse=True)
 def _fresh():
     keras.utils.set_random_seed(0)

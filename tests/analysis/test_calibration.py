@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from keras_weightnoise.analysis.calibration import calibration_report
+from keras_weightnoise.analysis.calibration import CalibrationResult, calibration_report
 
 pytestmark = pytest.mark.any_version
 
@@ -38,6 +38,7 @@ def by_hand(y, p, bins):
 )
 def test_against_sklearn_and_by_hand(y, p, rows, bins):
     result = calibration_report(y, p, bins=bins)
+    assert isinstance(result, CalibrationResult)
     assert result.nll == pytest.approx(metrics.log_loss(y, rows))
     assert result.accuracy == metrics.accuracy_score(y, rows.argmax(1))
     assert result.brier == pytest.approx(np.mean(np.sum((rows - np.eye(rows.shape[1])[y]) ** 2, 1)))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_weightnoise import noises, perturbed_weights
+from keras_weightnoise import EnsembleSpread, noises, perturbed_weights
 from keras_weightnoise._weights.state import Snapshot, reachable_variables, seed_variables
 from keras_weightnoise.models.ensemble import WeightNoiseEnsemble
 
@@ -342,6 +342,7 @@ def test_a_small_spread_around_a_large_mean():
     ensemble = WeightNoiseEnsemble(model, 0.1, 50)
     members = ensemble.predict_members(X).astype("float64")
     spread = ensemble.predict_spread(X)
+    assert isinstance(spread, EnsembleSpread)
     np.testing.assert_allclose(spread.stddev, members.std(0), rtol=1e-2)
     np.testing.assert_allclose(spread.mean, members.mean(0), rtol=3e-7)
 
