@@ -118,23 +118,22 @@ for model in (plain, variational):
 """
 
 
-def fixed(size):
-    noise = noises.Gaussian(size, relative_to="std")
-    return WeightNoiseEnsemble(plain, noise, arguments.members, variables="kernels")
+noise = noises.Gaussian(0.1, relative_to="std")
+fixed = WeightNoiseEnsemble(plain, noise, arguments.members, variables="kernels")
 
 
-def nll(model):
-    return calibration_report(y_held_out, model.predict(x_held_out, verbose=0)).nll
+def nll(size):
+    fixed.magnitude = size
+    return calibration_report(y_held_out, fixed.predict(x_held_out, verbose=0)).nll
 
 
-size = min(arguments.sizes, key=lambda size: nll(fixed(size)))
+size = fixed.magnitude = min(arguments.sizes, key=nll)
+posterior = WeightNoiseEnsemble(variational, noises.Learned(), arguments.members)
 predictors = {
     "plain": plain,
-    f"{arguments.members} draws, noise of {size:g} std": fixed(size),
+    f"{arguments.members} draws, noise of {size:g} std": fixed,
     "variational, means": variational,
-    f"variational, {arguments.members} draws": WeightNoiseEnsemble(
-        variational, noises.Learned(), arguments.members
-    ),
+    f"variational, {arguments.members} draws": posterior,
 }
 
 """
