@@ -1,6 +1,6 @@
 """
 Title: Exploration by noise in the weights
-Description: A chain whose reward is at its far end: epsilon-greedy hardly gets there, noisy weights do.
+Description: A chain whose reward is at its far end: noisy weights get there, epsilon-greedy not always.
 Accelerator: None
 
 An agent stands near the left end of a chain, and has a few more steps than the chain has states. The left
@@ -18,7 +18,18 @@ Three agents that differ in nothing else, all learning by Q-learning from replay
 The chain is that of Osband et al. (2016, https://arxiv.org/abs/1602.04621), on which Plappert et al. (2018,
 https://arxiv.org/abs/1706.01905) compare, too.
 
-Run it: `python examples/exploration.py` (two minutes).
+Run it: `python examples/exploration.py` (two minutes). It prints (TensorFlow 2.21):
+
+    A chain of 20, 300 episodes. Best return: 12
+      epsilon-greedy               first there in episode [None, 56, 21, 66, None]
+                                   return without noise in the end [0.0, 12.0, 12.0, 12.0, 0.015]
+      NoisyDense                   first there in episode [85, 239, 24, 194, 1]
+                                   return without noise in the end [12.0, 12.0, 12.0, 12.0, 12.0]
+      noisy_call, AdaptiveStddev   first there in episode [26, 24, 1, 8, 13]
+                                   return without noise in the end [12.0, 12.0, 12.0, 12.0, 12.0]
+
+In the end, epsilon-greedy and parameter noise still lose a quarter of the best return, as their noise has one
+size. That of `NoisyDense` has gone, where it does harm.
 """
 
 import argparse
