@@ -10,6 +10,7 @@ for name in (
     "wrapper",
     "variational",
     "sampler",
+    "noises",
     "scaling",
     "memory",
     "sweep",

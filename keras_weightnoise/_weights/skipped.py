@@ -65,8 +65,8 @@ def warn_of_skipped(
     warnings.warn(
         f"Of the selected weights of {root.name!r}, {size / (size + rest):.1%} are not {action}: they are "
         f"quantized to integers, or state that layers keep ({', '.join(names[:3])}{more}). Only the others "
-        f"are {action}, which says little about the model. {_advice(skipped, no_codes)}Expected a model in floating point, or "
-        "these among `exclude`.",
+        f"are {action}, which says little about the model. {_advice(skipped, no_codes)}Expected a model in "
+        "floating point, or these among `exclude`.",
         stacklevel=levels_to_user(),
     )
 

@@ -35,6 +35,14 @@ class _Parts(NamedTuple):
         return range(*{**ends, "sign": (end, end + 1), "all": (0, end + 1)}[part])
 
 
+class _Form(NamedTuple):
+    """How weights are stored and read."""
+
+    name: str
+    bits: int
+    clip: bool
+
+
 _FLOATS = {"float32": _Parts(23, 8), "bfloat16": _Parts(7, 8), "float16": _Parts(10, 5)}
 
 
@@ -132,19 +140,14 @@ class BitFlip(Persistent, Tiled):
     def perturb_tile(
         self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
     ) -> Tensor:
-        positions = self._positions
-        if self.count is None:
-            kernel = kernels.compiled(_by_rate(positions), w.shape.num_elements())
-            flips = kernel(magnitude, *draws)
-        else:
-            flips = _by_count(magnitude, draws, positions)
-        read = self._fixed(w, flips) if self.format == "fixed" else self._float(w, flips)
-        if self.clip:
-            most = tf.reduce_max(tf.abs(w))
-            read = tf.where(
-                tf.math.is_nan(read), tf.zeros_like(w), tf.clip_by_value(read, -most, most)
-            )
-        return tf.where(flips == 0, w, read)
+        most = tf.reduce_max(tf.abs(w)) if self.clip else tf.zeros((), w.dtype)
+        # XLA rounds `float64` to `float16` otherwise, by way of `float32`: so it is done here.
+        held = self._step(w) if self.format == "fixed" else tf.cast(w, self.format)
+        form = _Form(self.format, self.bits, self.clip)
+        if self.count is not None:
+            return _read(w, held, most, _by_count(magnitude, draws, self._positions), form)
+        kernel = kernels.compiled(_by_rate(form, self._positions), w.shape.num_elements())
+        return kernel(w, held, most, magnitude, *draws)
 
     def of_codes(self, bits: int) -> Noise:
         chosen = self.which if isinstance(self.which, str) else max(self.which)
@@ -159,21 +162,6 @@ class BitFlip(Persistent, Tiled):
 
     def _step(self, w: Tensor) -> Tensor:
         return symmetric_step(w, self.bits, None)
-
-    def _fixed(self, w: Tensor, flips: Tensor) -> Tensor:
-        step = self._step(w)
-        code = tf.cast(tf.round(tf.math.divide_no_nan(w, step)), tf.int32)
-        unused = 32 - self.bits  # Shifted out and in again: that extends the sign.
-        flipped = tf.bitwise.right_shift(
-            tf.bitwise.left_shift(tf.bitwise.bitwise_xor(code, flips), unused), unused
-        )
-        return tf.cast(flipped, w.dtype) * step
-
-    def _float(self, w: Tensor, flips: Tensor) -> Tensor:
-        stored = tf.cast(w, self.format)
-        pattern = tf.bitcast(stored, tf.int32 if self.format == "float32" else tf.int16)
-        flipped = tf.bitwise.bitwise_xor(pattern, tf.cast(flips, pattern.dtype))
-        return tf.cast(tf.bitcast(flipped, stored.dtype), w.dtype)
 
     @property
     def _positions(self) -> tuple[int, ...]:
@@ -216,9 +204,47 @@ class _CodeFlip(BitFlip):
         return tf.ones((), w.dtype)
 
 
+def _read(w: Tensor, held: Tensor, most: Tensor, flips: Tensor, form: _Form) -> Tensor:
+    """What is read of weights with these bits flipped.
+
+    `held` is the step of their codes or, in floating point, the weights in the format they are held in.
+    """
+    read = _fixed(w, held, flips, form.bits) if form.name == "fixed" else _float(w, held, flips)
+    if form.clip:
+        read = tf.where(tf.math.is_nan(read), tf.zeros_like(w), tf.clip_by_value(read, -most, most))
+    return tf.where(flips == 0, w, read)
+
+
+def _fixed(w: Tensor, step: Tensor, flips: Tensor, bits: int) -> Tensor:
+    code = tf.cast(tf.round(tf.math.divide_no_nan(w, step)), tf.int32)
+    unused = 32 - bits  # Shifted out and in again: that extends the sign.
+    flipped = tf.bitwise.right_shift(
+        tf.bitwise.left_shift(tf.bitwise.bitwise_xor(code, flips), unused), unused
+    )
+    return tf.cast(flipped, w.dtype) * step
+
+
+def _float(w: Tensor, stored: Tensor, flips: Tensor) -> Tensor:
+    pattern = tf.bitcast(stored, tf.int32 if stored.dtype == tf.float32 else tf.int16)
+    flipped = tf.bitwise.bitwise_xor(pattern, tf.cast(flips, pattern.dtype))
+    return tf.cast(tf.bitcast(flipped, stored.dtype), w.dtype)
+
+
 @functools.cache
-def _by_rate(positions: tuple[int, ...]) -> functools.partial[Tensor]:
-    return functools.partial(_flip_by_rate, positions=positions)
+def _by_rate(form: _Form, positions: tuple[int, ...]) -> functools.partial[Tensor]:
+    return functools.partial(_read_by_rate, form=form, positions=positions)
+
+
+def _read_by_rate(
+    w: Tensor,
+    held: Tensor,
+    most: Tensor,
+    rate: Tensor,
+    *draws: Tensor,
+    form: _Form,
+    positions: tuple[int, ...],
+) -> Tensor:
+    return _read(w, held, most, _flip_by_rate(rate, *draws, positions=positions), form)
 
 
 def _flip_by_rate(rate: Tensor, *draws: Tensor, positions: tuple[int, ...]) -> Tensor:
