@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_weightnoise._weights.noise_parameters import rhos, stddevs_of
+from keras_weightnoise._weights.noise_parameters import stddevs_of, trained_rhos
 from keras_weightnoise._weights.reachable import Layer, Variable, is_variable, path
 from keras_weightnoise._weights.values import stored_values, widen
 
@@ -40,7 +40,7 @@ def with_stddevs(
 def _known(root: Layer, stddevs: Pairs | None) -> dict[int, Any]:
     if stddevs is not None:
         return dict(_checked(root, each) for each in stddevs)
-    found = rhos(root)
+    found = trained_rhos(root)
     if not found:
         raise ValueError(
             f"Model {root.name!r} has no learned standard deviations. Expected one with "

@@ -32,6 +32,25 @@ def stddevs_of(rho: Variable) -> Tensor:
     return tf.math.softplus(widen(stored_values([rho])[0]))
 
 
+def trained_rhos(root: Layer) -> dict[int, Variable]:
+    """As `rhos`, without those that were never trained: of frozen means, and all as they began, alike.
+
+    Such means are without noise in training, too.
+    """
+    means = {id(variable): variable for variable in root.variables}
+    return {
+        key: rho
+        for key, rho in rhos(root).items()
+        if key in means and (means[key].trainable or not _are_alike(rho))
+    }
+
+
+def _are_alike(rho: Variable) -> bool:
+    with tf.init_scope():  # Out of a graph, to look at the values.
+        (value,) = stored_values([rho])
+        return bool(tf.size(value) > 1) and bool(tf.reduce_min(value) == tf.reduce_max(value))
+
+
 def rhos(root: Layer) -> dict[int, Variable]:
     """The variables rho of learned standard deviations in a layer, by the ids of their means.
 

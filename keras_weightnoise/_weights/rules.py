@@ -1,20 +1,16 @@
 """Different noise for different variables."""
 
 import dataclasses
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import tensorflow as tf
-
 from keras_weightnoise import noises
 from keras_weightnoise._weights import selection, selectors
-from keras_weightnoise._weights.noise_parameters import rhos
+from keras_weightnoise._weights.noise_parameters import trained_rhos
 from keras_weightnoise._weights.reachable import Layer, Variable, path
 from keras_weightnoise._weights.selection import Target
 from keras_weightnoise._weights.selectors import Selector
-from keras_weightnoise._weights.skipped import levels_to_user, warn_of_skipped
-from keras_weightnoise._weights.values import stored_values
+from keras_weightnoise._weights.skipped import warn_of_skipped
 from keras_weightnoise.noises import Noise
 
 Rule = tuple[Selector | None, Noise]
@@ -111,7 +107,7 @@ def assign(
     """
     left = selection.select(root, variables, exclude, frozen=frozen, codes=codes)
     chosen = [target.variable for target in left]
-    learned = rhos(root) if any(needs_learned(noise) for _, noise in rules) else {}
+    learned = trained_rhos(root) if any(needs_learned(noise) for _, noise in rules) else {}
     assigned = []
     for selector, noise in rules:
         matched = selectors.matching(root, chosen, "noise", selector, frozen=frozen)
@@ -149,30 +145,10 @@ def _with_learned(
     if not found:
         raise ValueError(
             f"No variable of {root.name!r} that is selected has learned standard deviations. Expected a "
-            "model with `VariationalWeightNoise` in it, such as `add_variational_weight_noise` makes, before "
-            f"it is stripped or quantized. Received: noise={noise}"
+            "model with `VariationalWeightNoise` in it, as `add_variational_weight_noise` makes one, trained "
+            f"before it is frozen, and not stripped or quantized. Received: noise={noise}"
         )
-    _warn_of_untrained(found)
     return found
-
-
-def _warn_of_untrained(targets: Sequence[Target]) -> None:
-    """Warns of standard deviations that are frozen as they began: all alike."""
-    if not tf.executing_eagerly():
-        return
-    untrained = []
-    for target in targets:
-        (rho,) = stored_values([target.rho])
-        alike = tf.size(rho) > 1 and tf.reduce_min(rho) == tf.reduce_max(rho)
-        if alike and not target.variable.trainable:
-            untrained.append(path(target.variable))
-    if untrained:
-        warnings.warn(
-            f"The learned standard deviations of {untrained} are all alike, as they begin, and frozen: they "
-            "were never trained. Expected a variational model that has been trained, or these among "
-            "`exclude`.",
-            stacklevel=levels_to_user(),
-        )
 
 
 def _perturbed_by(noise: Noise, targets: Sequence[Target]) -> list[Target]:

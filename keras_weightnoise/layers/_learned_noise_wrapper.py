@@ -10,6 +10,7 @@ from keras_weightnoise._random.generator import make_key
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.reachable import Layer, Variable, path
 from keras_weightnoise._weights.selection import Target
+from keras_weightnoise._weights.skipped import quantized_kernels
 from keras_weightnoise._weights.values import stored_values, widen
 from keras_weightnoise.layers import _estimators as estimators
 from keras_weightnoise.layers._learned_stddev import LearnedNoise, draw_normal
@@ -33,7 +34,7 @@ class LearnedNoiseWrapper(WeightNoiseWrapper, Generic[_Learned]):
 
     def __init__(self, layer: Layer, **kwargs: Any) -> None:
         super().__init__(layer, **kwargs)
-        self.noise = NoiseParameters(layer.dtype_policy)
+        self.noise = NoiseParameters(layer.dtype_policy, lambda: bool(quantized_kernels(layer)))
         self._learned: list[_Learned] = []
         self._decay_is_known = False
 

@@ -15,13 +15,23 @@ class NoiseParameters(keras.layers.Layer):  # type: ignore[misc]  # Keras ships 
 
     A layer of its own, so that they come after the weights of the wrapped layer, which is in the wrapper
     before it: Keras lists a layer's own variables before those of its sublayers.
+
+    Args:
+        dtype: A dtype policy.
+        is_quantized: Returns whether the wrapped layer is quantized.
     """
 
-    def __init__(self, dtype: Any) -> None:
+    def __init__(self, dtype: Any, is_quantized: Callable[[], bool]) -> None:
         super().__init__(name="noise", dtype=dtype)
+        self._was_quantized = is_quantized
 
     def build(self) -> None:
         """Builds nothing: what there is has been added."""
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads the variables, if the layer that they are for has not been quantized since it had them."""
+        if self.built or not self._was_quantized():
+            super().load_own_variables(store)
 
     def add_parameter(
         self,

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from keras_weightnoise._weights import reachable, selection, selectors
@@ -10,7 +10,7 @@ from keras_weightnoise._weights.kernels import is_float, is_kernel
 from keras_weightnoise._weights.noise_parameters import is_noise_parameter
 from keras_weightnoise._weights.reachable import Layer, Variable
 from keras_weightnoise._weights.selectors import Selector
-from keras_weightnoise._weights.skipped import quantized_kernels
+from keras_weightnoise._weights.skipped import levels_to_user, quantized_kernels
 from keras_weightnoise.layers import _estimators as estimators
 from keras_weightnoise.layers._estimators import Estimator
 from keras_weightnoise.layers._weight_noise_wrapper import WeightNoiseWrapper
@@ -32,18 +32,24 @@ def chains(model: Any) -> Iterator[Chain]:
 
 
 def choose(
-    model: Any, variables: Selector | None, exclude: Selector | None, estimator: Estimator
+    model: Any,
+    variables: Selector | None,
+    exclude: Selector | None,
+    estimator: Estimator,
+    *,
+    frozen: bool,
 ) -> dict[int, Selector]:
     """The layers to wrap, by their ids, and for each what its wrapper takes as `variables`.
 
-    What `add_weight_noise` says of `variables` and `exclude`.
+    What `add_weight_noise` says of `variables` and `exclude`. `frozen`: whether in layers that have trainable
+    kernels frozen ones count, too, if they are not selected by name.
     """
     layers = {id(chain[0]): chain[0] for chain in chains(model) if not _has_noise(chain[0])}
     kernels = {key: _kernels(layer) for key, layer in layers.items()}
     candidates = list({id(v): v for each in kernels.values() for v in each}.values())
     if variables is None:
-        wanted = [key for key, layer in layers.items() if _is_wanted(layer, estimator)]
-        chosen = {id(v) for key in wanted for v in kernels[key]}
+        wanted = [each for each in layers.values() if _is_wanted(each, estimator)]
+        chosen = {id(v) for each in wanted for v in _kernels(each) if frozen or v.trainable}
     else:
         chosen = selectors.matching(model, candidates, "variables", variables, other=_OTHER)
     if exclude is not None:
@@ -56,14 +62,7 @@ def choose(
         for key, own in selected.items()
         if (reason := _why_refused(layers[key], own)) is not None
     }
-    if refused:
-        message = " ".join(refused.values())
-        if variables is not None:
-            raise ValueError(
-                f"Not all that is selected can be wrapped. {message} Expected such layers among "
-                f"`exclude`. Received: variables={variables}, exclude={exclude}"
-            )
-        warnings.warn(f"Left without weight noise: {message}", stacklevel=3)
+    _report_refused(refused.values(), variables, exclude)
     wrapped = {key: own for key, own in selected.items() if key not in refused}
     if not wrapped:
         raise ValueError(
@@ -76,6 +75,20 @@ def choose(
 
 
 _OTHER = "no kernel, or of a layer with noise already"
+
+
+def _report_refused(
+    reasons: Iterable[str], variables: Selector | None, exclude: Selector | None
+) -> None:
+    """Raises if layers that were selected are refused; warns if nothing was selected."""
+    message = " ".join(reasons)
+    if message and variables is not None:
+        raise ValueError(
+            f"Not all that is selected can be wrapped. {message} Expected such layers among `exclude`. "
+            f"Received: variables={variables}, exclude={exclude}"
+        )
+    if message:
+        warnings.warn(f"Left without weight noise: {message}", stacklevel=levels_to_user())
 
 
 def wrappers(layer: Layer) -> list[WeightNoiseWrapper]:
@@ -109,6 +122,8 @@ def _is_wanted(layer: Layer, estimator: Estimator) -> bool:
     try:
         estimators.check_estimator(estimator, layer)
     except ValueError:
+        return False
+    if estimator != "shared" and layer.lora_enabled:
         return False
     floats = [v for v in kernels if is_float(v)]
     return any(v.trainable for v in floats) or (bool(kernels) and not floats)

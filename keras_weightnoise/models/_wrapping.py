@@ -27,6 +27,7 @@ def wrap_layers(
     variables: Selector | None,
     exclude: Selector | None,
     seed: int | None,
+    frozen: bool = True,
 ) -> tuple[Any, list[Any]]:
     """A copy of a model with its layers in wrappers, not compiled, and these wrappers.
 
@@ -37,6 +38,8 @@ def wrap_layers(
         variables: See `add_weight_noise`.
         exclude: See `add_weight_noise`.
         seed: See `add_weight_noise`.
+        frozen: Whether frozen kernels beside trainable ones of a layer, such as that under LoRA, are among
+            the wrapper's variables, in case they are trained later. Defaults to `True`.
 
     Raises:
         ValueError, TypeError: See `add_weight_noise`.
@@ -44,7 +47,7 @@ def wrap_layers(
     check_graph(model, _INSTEAD)
     check_selectors(variables=variables, exclude=exclude)
     wrapper(keras.layers.Dense(1, name="any"), **arguments, seed=seed, name="any")  # Checks them.
-    chosen = choose(model, variables, exclude, arguments["estimator"])
+    chosen = choose(model, variables, exclude, arguments["estimator"], frozen=frozen)
     made: list[WeightNoiseWrapper] = []
     places = {id(layer): place for place, (layer, *_) in enumerate(chains(model))}
 

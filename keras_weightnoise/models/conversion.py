@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_weightnoise._checks import check_flag
-from keras_weightnoise._weights.noise_parameters import rhos, stddevs_of
+from keras_weightnoise._weights.noise_parameters import stddevs_of, trained_rhos
 from keras_weightnoise._weights.reachable import Layer, Variable
 from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise.layers._estimators import Estimator
@@ -164,7 +164,7 @@ def strip_weight_noise(model: Any, *, return_stddevs: bool = False) -> Any:
     )
     _refuse_what_stays(new)
     pairs = zip(_without_noise(model), new.variables, strict=True)
-    learned = rhos(model)
+    learned = trained_rhos(model)
     stddevs = [
         (new_one, stddevs_of(learned[id(old)])) for old, new_one in pairs if id(old) in learned
     ]

@@ -53,8 +53,8 @@ def add_variational_weight_noise(
         kl_weight: Float >= 0, or a schedule of the training step. Defaults to `1.0`.
         estimator: What each example of a batch sees of the noise: see `GaussianWeightNoise`. Defaults
             to `"shared"`.
-        variables: Which kernels: see `add_weight_noise`. Layers that have noise already stay as they are.
-            Defaults to `None`.
+        variables: Which kernels: see `add_weight_noise`. Layers that have noise already stay as they are, and
+            of a layer with LoRA, only the factors have a sigma. Defaults to `None`.
         exclude: Which of these not, in the same terms. Defaults to `None`.
         seed: Int in [0, 2^32), from which each wrapper gets one of its own, whatever else is wrapped.
             `None`: each takes one from what `keras.utils.set_random_seed` seeds. Defaults to `None`.
@@ -102,6 +102,7 @@ def add_variational_weight_noise(
         variables=variables,
         exclude=exclude,
         seed=seed,
+        frozen=False,  # Each would have as many parameters as weights.
     )
     for wrapper in made:
         # Only now are the weights there that these may be relative to.

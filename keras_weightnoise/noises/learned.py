@@ -23,7 +23,8 @@ class Learned(Noise):
     It is in the variables that have a sigma, and in no others: biases stay as they are, unless they are
     among the wrapper's `variables`, and where there are several noises, variables without a sigma are left
     to the later ones. sigma is read at each draw: train the model further, and the noise follows. Variables
-    that are frozen have the sigma that they had when they were; a warning says where that was never trained.
+    that are frozen have the sigma that they had when they were; those whose sigma was never trained have no
+    noise, as in training.
 
     It is for calls with `training=False`. In training the wrappers are noisy by themselves, with a gradient
     to sigma: a call with `training=True` is refused, so that there is no noise twice.

@@ -215,6 +215,20 @@ def test_weight_decay_is_for_weights(scaled):
     np.testing.assert_allclose(kernel, 0.99 * clean, rtol=1e-6)
 
 
+@pytest.mark.filterwarnings(
+    "ignore:.*does not have a `quantize` method", "ignore:Skipping variable"
+)
+def test_quantized_after_it_was_loaded(tmp_path):
+    model = add_variational_weight_noise(graphs.sequential(), examples=8)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded.quantize("int8")
+    loaded.save(tmp_path / "quantized.keras")
+    again = keras.saving.load_model(tmp_path / "quantized.keras")
+    np.testing.assert_allclose(again(X), loaded(X), rtol=1e-5)
+    assert_same_outputs(strip_weight_noise(loaded), loaded, X)
+
+
 def test_selected_layers_and_seeds():
     model = graphs.nested()
     seeds = {}

@@ -3,8 +3,6 @@
 `test_noises.py` has its formula, and what all noises have in common.
 """
 
-import warnings
-
 import keras
 import numpy as np
 import pytest
@@ -23,6 +21,7 @@ from keras_weightnoise import (
     perturb_weights,
     perturbed_weights,
     robustness_sweep,
+    signal_to_noise,
     strip_weight_noise,
 )
 
@@ -209,19 +208,32 @@ def test_nothing_learned():
             perturb_weights(each, LEARNED, variables=variables)
 
 
-def test_what_was_frozen():
-    trained, untrained = variational(), add_variational_weight_noise(variational_free(), examples=8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        perturb_weights(untrained, LEARNED)
-    for model in (trained, untrained):
-        model.trainable = False
-    noisy = perturb_weights(trained, LEARNED, seed=1)
-    assert np.any(noisy.get_weights()[0] != trained.get_weights()[0])
-    with pytest.warns(UserWarning, match=r"\['.*kernel'\] are all alike.*never trained") as warned:
-        perturb_weights(untrained, LEARNED)
-    assert warned[0].filename == __file__
+def test_what_is_frozen_has_the_sigma_that_was_trained():
+    model = variational(layers.Dense(3, name="a"), layers.Dense(3, name="b"))
+    model.layers[0].noise.trainable_variables[0].assign(np.full((4, 3), -2.0))
+    everything = perturbed_weights(model, LEARNED).variables
+    assert [v.path.split("/")[-3] for v in everything] == ["a", "b"]
+    model.trainable = False
+    noise = perturbed_weights(model, LEARNED)
+    assert [id(v) for v in noise.variables] == [id(everything[1])]
+    result = signal_to_noise(model)
+    assert [row.name for row in result.rows] == ["b/b/kernel"]
+    model.layers[1].noise.set_weights([np.full((3, 3), -2.0)])
+    for function in (lambda: perturbed_weights(model, LEARNED), lambda: signal_to_noise(model)):
+        with pytest.raises(ValueError, match=r"has (no )?learned standard deviations"):
+            function()
 
 
-def variational_free():
-    return keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+def test_lora():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="a"), layers.Dense(3)])
+    model.layers[0].enable_lora(1)
+    model.compile("sgd", "mse", run_eagerly=True)
+    model = add_variational_weight_noise(model, examples=8)
+    model.fit(X, tf.ones((8, 3)), verbose=0)  # Warnings are errors: all has a gradient.
+    noisy = perturbed_weights(model, LEARNED)
+    names = [variable.name for variable in noisy.variables]
+    assert names == ["lora_kernel_a", "lora_kernel_b", "kernel"]
+    with pytest.raises(ValueError, match=r"No layer of .* is left to wrap"):
+        add_variational_weight_noise(
+            strip_weight_noise(model), examples=8, exclude="dense", estimator="flipout"
+        )
