@@ -9,7 +9,15 @@ if keras.config.backend() != "tensorflow":
         f"Received: backend={keras.config.backend()!r}"
     )
 
-from keras_weightnoise import _not_public, constraints, noises, priors, schedules
+from keras_weightnoise import (
+    _not_public,
+    adversaries,
+    constraints,
+    noises,
+    priors,
+    recipes,
+    schedules,
+)
 from keras_weightnoise.analysis import (
     BudgetResult,
     CalibrationResult,
@@ -80,6 +88,7 @@ __all__ = [
     "__version__",
     "add_variational_weight_noise",
     "add_weight_noise",
+    "adversaries",
     "calibration_report",
     "choose_magnitude",
     "clip_weights",
@@ -96,6 +105,7 @@ __all__ = [
     "perturbed_weights",
     "priors",
     "prune_weights",
+    "recipes",
     "robustness_sweep",
     "scale_temperature",
     "schedules",

@@ -15,7 +15,7 @@ ROOMS = [
     ["analysis"],
     ["models"],
     ["layers", "callbacks"],
-    ["constraints", "priors"],
+    ["adversaries", "constraints", "priors"],
     ["_weights"],
     ["noises"],
     ["schedules"],

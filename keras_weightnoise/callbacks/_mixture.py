@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.reachable import Variable
 from keras_weightnoise._weights.values import widen
+from keras_weightnoise.callbacks._replicas import stored
 
 Gradients = list[Tensor | None]
 
@@ -25,14 +26,14 @@ class Mixture:
         self._clean_share = clean_share
         self._noisy: Gradients | None = None
         self._size: Tensor = 0.0
-        self.clean: Gradients | None = None
+        self._clean: Gradients | None = None
         self.variables: list[Variable] = []
 
     def add(self, gradients: Sequence[Any], *, noisy: bool, size: Tensor = 1.0) -> None:
         """Adds the gradients of a pass, one for each of `variables`. One of size 0 does not count."""
         dense = [_dense(g, v) for g, v in zip(gradients, self.variables, strict=True)]
         if not noisy:
-            self.clean = dense
+            self._clean = dense
             return
         self._size += size
         if self._noisy is None:
@@ -43,14 +44,24 @@ class Mixture:
         pairs = zip(self._noisy, dense, strict=True)
         self._noisy = [_toward(*pair, share) for pair in pairs]
 
+    def clean_of(self, variables: Sequence[Variable]) -> list[Tensor]:
+        """The gradients at the clean weights of some variables, 0 where there are none."""
+        known = {id(v): g for v, g in zip(self.variables, self._clean or [], strict=True)}
+        known |= {id(stored(v)): known[id(v)] for v in self.variables}
+        found = [known.get(id(v), known.get(id(stored(v)))) for v in variables]
+        return [
+            tf.zeros(v.shape, v.dtype) if g is None else g
+            for v, g in zip(variables, found, strict=True)
+        ]
+
     def result(self) -> Gradients:
         """The gradients of the step, each in the dtype of its variable."""
-        mixed = self._noisy or self.clean or []
-        if self._noisy is not None and self.clean is not None and self._clean_share:
+        mixed = self._noisy or self._clean or []
+        if self._noisy is not None and self._clean is not None and self._clean_share:
             share = self._clean_share
             if tf.is_tensor(self._size):  # All noisy passes may be of size 0.
                 share = tf.where(self._size > 0.0, share, 1.0)
-            mixed = [_toward(*pair, share) for pair in zip(self._noisy, self.clean, strict=True)]
+            mixed = [_toward(*pair, share) for pair in zip(self._noisy, self._clean, strict=True)]
         return [
             None if g is None else tf.cast(g, v.dtype)
             for g, v in zip(mixed, self.variables, strict=True)

@@ -7,7 +7,7 @@ before an optimizer updates them, and at the end into what is left; roll back on
 import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import tensorflow as tf
 
@@ -29,6 +29,7 @@ from keras_weightnoise.callbacks._passes import Gathering, Passes
 from keras_weightnoise.callbacks._plain_code import function_names, python_code
 from keras_weightnoise.callbacks._plan import Pass, Plan
 from keras_weightnoise.callbacks._replicas import merge_call
+from keras_weightnoise.callbacks._step_adversary import StepAdversary
 from keras_weightnoise.callbacks._step_noise import StepNoise
 from keras_weightnoise.callbacks._train_function import make_function
 from keras_weightnoise.callbacks._write_ahead_log import Injection, WriteAheadLog
@@ -76,12 +77,15 @@ class NoisyStep:
         with model.distribute_strategy.scope():
             self.clock = Clock(model, period)
             replicas = model.distribute_strategy.num_replicas_in_sync if per_replica else 1
-            self._noise = StepNoise(
-                noises, self.clock, one_at_a_time, period != 1, plan.draws_per_step, replicas
-            )
+            self._noise: StepNoise | StepAdversary
+            if plan.adversary:
+                self._noise = StepAdversary(cast(Any, noises[0][0]), self.clock)
+            else:
+                draws = period != 1, plan.draws_per_step, replicas
+                self._noise = StepNoise(noises, self.clock, one_at_a_time, *draws)
             self._log = WriteAheadLog([each.variable for each in self.targets], per_replica)
         self._plan = plan
-        self._passes = Passes(model, self._train_step, self.targets, self._log, plan)
+        self._passes = Passes(model, self._train_step, self.targets, self._log, plan, per_replica)
         self._function = make_function(model, self._standing_in())
 
     def serves(self, *settings: Any) -> bool:
@@ -144,7 +148,7 @@ class NoisyStep:
         merge_call(self.clock.begin_step)
         active = merge_call(self._noise.is_active)
         inject = functools.partial(self._inject, active)
-        if len(self._plan.passes) > 1 and active is not False:
+        if self._plan.several and active is not False:
             logs = self._several(self._passes.begin(data, inject))
         else:
             logs = self._last(data, merge_call(lambda: inject(self._plan.passes[-1])))
@@ -156,10 +160,7 @@ class NoisyStep:
         """The last of several passes, whose update is made with the gradients of all."""
         running = gathering.inject(self._plan.passes[-1])
 
-        def combine(update: Update) -> None:
-            gathering.take(running, update)
-            gathering.mix(update)
-
+        combine = functools.partial(gathering.take_last, running)
         logs = self._last(gathering.data, running.injection, combine)
         gathering.check(running)
         self._seen.unread |= gathering.unread
@@ -188,10 +189,13 @@ class NoisyStep:
         self._finish(injection, heard)
         return logs
 
-    def _inject(self, active: bool | Tensor, each: Pass) -> Injection:
+    def _inject(
+        self, active: bool | Tensor, each: Pass, gradients: Sequence[Sequence[Tensor]] = ()
+    ) -> Injection:
         if each.draw is None:
-            return self._log.inject(False, self._noise.make)
-        return self._log.inject(active, functools.partial(self._noise.make, draw=each.draw))
+            return self._log.inject(False, lambda clean, replica: clean)
+        settings: dict[str, Any] = {"gradients": gradients} if gradients else {"draw": each.draw}
+        return self._log.inject(active, functools.partial(self._noise.make, **settings))
 
     def _restore(self, injection: Injection, update: Update) -> Tensor | None:
         """Before an update: puts clean values into what it is about to read and write."""

@@ -8,7 +8,8 @@ what they have done to weights is put back.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -25,8 +26,10 @@ from keras_weightnoise.callbacks._mixture import Mixture
 from keras_weightnoise.callbacks._optimizers import built_with, held_optimizers
 from keras_weightnoise.callbacks._parts import part_of
 from keras_weightnoise.callbacks._plan import Pass, Plan
-from keras_weightnoise.callbacks._replicas import merge_call
+from keras_weightnoise.callbacks._replicas import all_reduce, merge_call_with
 from keras_weightnoise.callbacks._write_ahead_log import Injection, WriteAheadLog
+
+Inject = Callable[[Pass, Sequence[Sequence[Tensor]]], Injection]
 
 
 class Passes:
@@ -38,6 +41,7 @@ class Passes:
         targets: What noise perturbs.
         log: The log of these.
         plan: Which passes there are.
+        per_replica: Whether an adversary has each replica's gradient, or the sum.
     """
 
     def __init__(
@@ -47,7 +51,9 @@ class Passes:
         targets: list[Target],
         log: WriteAheadLog,
         plan: Plan,
+        per_replica: bool,
     ) -> None:
+        self.per_replica = per_replica
         self.model = model
         self.train_step = train_step
         self.targets = targets
@@ -61,16 +67,17 @@ class Passes:
 
     # What follows makes ops.
 
-    def begin(self, data: Any, inject: Callable[[Pass], Injection]) -> "Gathering":
+    def begin(self, data: Any, inject: Inject) -> "Gathering":
         """Tries the passes before the last one. On each replica.
 
         Args:
             data: What the step got.
-            inject: Begins a pass: puts its noise into the weights, once for all replicas.
+            inject: Begins a pass: puts its noise into the weights, once for all replicas. It is given the
+                pass and, for each replica, the gradient at the clean weights of each, if they are known.
         """
         gathering = Gathering(self, data, inject)
-        for number in range(len(self.plan.passes) - 1):
-            gathering.try_pass(number)
+        for number, each in enumerate(self.plan.passes[:-1]):
+            gathering.try_pass(each, number)
         return gathering
 
     def watch(self) -> KeptState:
@@ -98,20 +105,21 @@ class Gathering:
         unread: Numbers of the variables that nothing reads while they are noisy.
     """
 
-    def __init__(self, passes: Passes, data: Any, inject: Callable[[Pass], Injection]) -> None:
+    def __init__(self, passes: Passes, data: Any, inject: Inject) -> None:
         self._passes = passes
         self._whole = data
         self._inject = inject
         self._mixture = Mixture(passes.plan.clean_gradient)
+        self._start = passes.state()  # From which each pass over the whole batch starts.
         self.unread: set[int] = set()
         self.data, self._last_size = self._part(len(passes.plan.passes) - 1)
 
-    def try_pass(self, number: int) -> None:
-        """Runs a pass for its gradients."""
+    def try_pass(self, each: Pass, number: int) -> None:
+        """Runs a pass for its gradients, on its part of the batch."""
         passes, split = self._passes, self._passes.plan.split_batch
         data, size = self._part(number)
         state, weights = passes.state(), passes.weights()
-        running = self.inject(passes.plan.passes[number], size)
+        running = self.inject(each, size)
         clean: list[KeptState] = []
 
         @contextlib.contextmanager
@@ -128,8 +136,8 @@ class Gathering:
             passes.train_step(data)
         self.check(running)
         self.unread |= running.injection.unread if running.each.draw is not None else set()
-        for each in (weights, *clean):
-            put_back(each)
+        for kept in (weights, *clean):
+            put_back(kept)
         if not split:
             put_back(state)
         elif tf.get_static_value(size) in (None, 0.0):
@@ -137,7 +145,12 @@ class Gathering:
 
     def inject(self, each: Pass, size: Tensor | None = None) -> "Running":
         """Begins a pass; without a size, the last one."""
-        injection = merge_call(lambda: self._inject(each))
+        gradients: list[Tensor] = []
+        if self._passes.plan.adversary and each.draw is not None:
+            gradients = self._mixture.clean_of(self._passes.selected)
+            if not self._passes.per_replica:
+                gradients = all_reduce(gradients)
+        injection = merge_call_with(functools.partial(self._inject, each), gradients)
         return Running(
             each, self._last_size if size is None else size, injection, self._passes.watch()
         )
@@ -161,8 +174,14 @@ class Gathering:
             _findings.refuse_passes(model, "gives its optimizer other gradients in each pass")
         mixture.add(update.gradients, noisy=running.each.draw is not None, size=running.size)
 
-    def mix(self, update: Update) -> None:
-        """Has an update made with the gradients of all passes."""
+    def take_last(self, running: "Running", update: Update) -> None:
+        """The same of the last pass, whose update is to be made with the gradients of all."""
+        self.take(running, update)
+        for each in self._passes.plan.inside:
+            now = self._passes.state()
+            put_back(self._start)
+            self.try_pass(each, 0)
+            put_back(now)
         update.gradients = self._mixture.result()
 
     def check(self, running: "Running") -> None:

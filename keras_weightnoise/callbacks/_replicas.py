@@ -30,6 +30,24 @@ def merge_call(make: Callable[[], Any]) -> Any:
     return tf.distribute.get_replica_context().merge_call(lambda strategy: make())
 
 
+def merge_call_with(make: Callable[[list[list[Tensor]]], Any], values: list[Tensor]) -> Any:
+    """Runs `make` once for all replicas, with the values that each replica has."""
+
+    def merged(strategy: Any, values: Sequence[Any]) -> Any:
+        by_value = [strategy.experimental_local_results(value) for value in values]
+        return make([list(each) for each in zip(*by_value, strict=True)])
+
+    return tf.distribute.get_replica_context().merge_call(merged, args=(values,))
+
+
+def all_reduce(values: list[Tensor]) -> list[Tensor]:
+    """The sums over all replicas."""
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return values
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, values)  # type: ignore[no-any-return]
+
+
 def write(variable: Any, value: Any) -> Any:
     """Writes a value, or what a function returns for a replica's number, to each replica's copy."""
     ops = [

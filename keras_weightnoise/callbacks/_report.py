@@ -15,6 +15,7 @@ from keras_weightnoise._tables import Table
 from keras_weightnoise._weights import kernels
 from keras_weightnoise._weights.resolution import root_mean_squares
 from keras_weightnoise._weights.rules import Assigned, Rule
+from keras_weightnoise.adversaries import Adversary
 from keras_weightnoise.noises import Magnitude, Noise
 from keras_weightnoise.schedules import Ramp
 
@@ -105,7 +106,12 @@ def table(model: Any, assigned: Sequence[Assigned], rules: Sequence[Rule], now: 
     rows = []
     for (noise, targets), (selector, _) in zip(assigned, rules, strict=True):
         now_and_end = [noise.magnitudes_at(now), largest_magnitudes(noise, now)][: 1 + ramps]
-        sizes = [root_mean_squares(noise, targets, each) for each in now_and_end]
+        sizes = [
+            [np.nan] * len(targets)  # It is known only with the gradient.
+            if isinstance(noise, Adversary)
+            else root_mean_squares(noise, targets, each)
+            for each in now_and_end
+        ]
         for target, *stddevs in zip(targets, *sizes, strict=True):
             weight = tf.cast(tf.convert_to_tensor(target.variable), tf.float32)
             rms = float(tf.sqrt(tf.reduce_mean(tf.square(weight))))
@@ -114,9 +120,9 @@ def table(model: Any, assigned: Sequence[Assigned], rules: Sequence[Rule], now: 
                     target.variable.path,
                     str(tuple(target.variable.shape)),
                     *([selector_name(selector)] if several else []),
-                    *(f"{each:.4g}" for each in stddevs),
+                    *("-" if np.isnan(each) else f"{each:.4g}" for each in stddevs),
                     f"{rms:.4g}",
-                    f"{20 * np.log10(rms / stddevs[-1]):.1f}" if rms and stddevs[-1] else "-",
+                    f"{20 * np.log10(rms / stddevs[-1]):.1f}" if rms and stddevs[-1] > 0 else "-",
                 )
             )
     named = [

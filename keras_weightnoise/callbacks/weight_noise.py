@@ -11,8 +11,9 @@ from keras_weightnoise._not_public import running_callbacks
 from keras_weightnoise._random import seeds
 from keras_weightnoise._weights import selection, selectors
 from keras_weightnoise._weights.resolution import warn_below_resolution
-from keras_weightnoise._weights.rules import assign, check_for_training, get_rules
+from keras_weightnoise._weights.rules import assign, check_for_training
 from keras_weightnoise._weights.selectors import Selector
+from keras_weightnoise.adversaries import Adversary
 from keras_weightnoise.callbacks import _findings
 from keras_weightnoise.callbacks._clock import check_frequency, period_of
 from keras_weightnoise.callbacks._fitted_model import (
@@ -21,7 +22,7 @@ from keras_weightnoise.callbacks._fitted_model import (
     refuse_several_workers,
 )
 from keras_weightnoise.callbacks._noisy_step import NoisyStep
-from keras_weightnoise.callbacks._plan import Plan
+from keras_weightnoise.callbacks._plan import Plan, rules_of
 from keras_weightnoise.callbacks._report import (
     as_called,
     largest_magnitudes,
@@ -54,7 +55,9 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
             `keras.optimizers.schedules.LearningRateSchedule` of it over optimizer steps; or one of
             `keras_weightnoise.noises`. Or, for different noise in different variables, a mapping from
             selectors (see `variables`) to such, or a list of pairs: the first selector that matches a
-            variable counts, and `None` matches the rest. Defaults to `0.01`.
+            variable counts, and `None` matches the rest. Or one of `keras_weightnoise.adversaries`, whose
+            perturbation is a function of the gradient at the clean weights: a step then has two passes.
+            Defaults to `0.01`.
         frequency: When to draw anew. `"batch"`: in each optimizer step, also inside one execution of
             `steps_per_execution`; under gradient accumulation, the batches of one optimizer step share a
             draw, as one big batch would. `"epoch"`: when an epoch begins. An int n >= 1: every n optimizer
@@ -69,20 +72,19 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         one_at_a_time: Whether each draw perturbs one of the variables, chosen at random, in place of
             all. That regularizes without the variance that noise in many layers adds up to (Orvieto et
             al.). Defaults to `False`.
-        draws_per_step: Integer >= 1. With M, a step takes the gradients at M draws and updates once, with
-            their mean: less variance, for M times the cost. Any `train_step` that applies one optimizer once
-            can do so. Defaults to `1`.
-        split_batch: Whether each of several gradients is that of its own part of the batch, or of the whole.
-            Parts cost together what one pass costs. They are weighted by size, which is right where the loss
-            is a mean over examples. Defaults to `False`.
-        clean_gradient: Float a in [0, 1). The update is made with `a * g(w) + (1 - a) * g(w + n)`: a further
-            gradient is taken at the clean weights. Defaults to `0.0`.
+        draws_per_step: Integer >= 1. A step updates once, with the mean of the gradients at so many draws: in
+            any `train_step` that applies one optimizer once. Defaults to `1`.
+        split_batch: Whether each gradient is that of its own part of the batch, or of all. Parts are weighted
+            by size, as suits a loss that is a mean over examples. Defaults to `False`.
+        clean_gradient: Float a in [0, 1). With a further gradient, at the clean weights, a step updates with
+            `a * g(w) + (1 - a) * g(w + n)`. Defaults to `0.0`.
         counted_pass: `"clean"` or `"noisy"`: in which of several passes over one batch the metrics,
-            BatchNormalization and all else that a step keeps count the examples. `None`: in the clean one,
-            if there is one. All passes start from the same seeds, so that their Dropout is the same. With
-            `split_batch`, each pass counts its part. Defaults to `None`.
+            BatchNormalization and all else that a step keeps count it. `None`: in the clean one, if there is
+            any. All start from the same seeds, for the same Dropout. With `split_batch`, each counts its
+            part. Defaults to `None`.
         per_replica: Whether each replica of a `tf.distribute.MirroredStrategy` draws noise of its own, or
-            all see the same, which is what one device would see. Defaults to `False`.
+            all see the same, which is what one device would see. An adversary then has each replica's own
+            gradient, and not their sum. Defaults to `False`.
         frozen: Whether frozen weights are perturbed beside the trainable ones: a device is noisy whatever is
             trained on it. With LoRA enabled, those are the kernels beside the factors. Statistics of
             BatchNormalization never are. Defaults to `False`.
@@ -141,7 +143,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
     @renamed(stddev="noise")
     def __init__(
         self,
-        noise: Noise | Magnitude | Mapping[Any, Any] | Sequence[Any] = 0.01,
+        noise: Noise | Adversary | Magnitude | Mapping[Any, Any] | Sequence[Any] = 0.01,
         *,
         frequency: Literal["batch", "epoch"] | int = "batch",
         variables: Selector | None = None,
@@ -176,7 +178,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self.frozen = frozen
         self.seed = seeds.check_seed(seed)
         self.verbose = verbose
-        for _, each in get_rules(noise):  # Which checks it.
+        for _, each in self._rules():  # Which checks it.
             check_for_training(each)
         self._plan()  # Checks that.
 
@@ -235,7 +237,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         model = self._fitted
         clean = clean_function(model, self._run)
         check_variables(model, "perturb")
-        rules = get_rules(self.noise)
+        rules = self._rules()
         assigned = assign(model, rules, self.variables, self.exclude, frozen=self.frozen)
         selection.refuse_self_assigned(
             model, [target for _, targets in assigned for target in targets]
@@ -252,7 +254,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         step = self._kept
         if step is None or not step.serves(*settings):
             step = self._kept = NoisyStep(*settings)
-            for noise, targets in assigned:
+            for noise, targets in assigned if not isinstance(self.noise, Adversary) else ():
                 warn_below_resolution(noise, targets, largest_magnitudes(noise, step.clock.now()))
         step.begin(self._fit_seed)
         if not self._told:
@@ -261,8 +263,13 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._step = step
         return step
 
+    def _rules(self) -> list[Any]:
+        once = {"frequency": self.frequency, "one_at_a_time": self.one_at_a_time}
+        return rules_of(self.noise, **once, frozen=self.frozen)
+
     def _plan(self) -> Plan:
-        return Plan(self.draws_per_step, self.split_batch, self.clean_gradient, self.counted_pass)
+        passes = self.draws_per_step, self.split_batch, self.clean_gradient, self.counted_pass
+        return Plan(*passes, adversary=isinstance(self.noise, Adversary))
 
     def _run(self, iterator: Any) -> Any:
         if self._step is None:
@@ -276,7 +283,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         step = self._step.clock.step
         return {
             f"weight_noise_{name}": float(m(step) if callable(m) else m)
-            for name, m in named_magnitudes(get_rules(self.noise)).items()
+            for name, m in named_magnitudes(self._rules()).items()
         }
 
     def _warn_outside_fit(self, method: str) -> None:

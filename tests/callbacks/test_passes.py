@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from fits import X, Y, same, strategy
 
-from keras_weightnoise import WeightNoiseCallback, noises, schedules
+from keras_weightnoise import WeightNoiseCallback, adversaries, noises, schedules
 from keras_weightnoise._not_public import global_seed
 from keras_weightnoise._weights import perturbation, selection
 
@@ -391,6 +391,10 @@ def test_a_skipped_update_is_skipped_with_all_its_passes():
         ({"clean_gradient": float("nan")}, ValueError, "clean_gradient=nan"),
         ({"clean_gradient": "half"}, TypeError, "clean_gradient='half'"),
         ({"counted_pass": "first"}, ValueError, "counted_pass='first'"),
+        ({"noise": adversaries.SAM(), "frequency": 2}, ValueError, "frequency=2"),
+        ({"noise": adversaries.SAM(), "draws_per_step": 2}, ValueError, "draws_per_step=2"),
+        ({"noise": adversaries.SAM(), "frozen": True}, ValueError, "frozen=True"),
+        ({"noise": {"kernels": adversaries.SAM()}}, TypeError, r"noise=SAM\(rho=0.05\)"),
         ({"counted_pass": "clean"}, ValueError, "counted_pass='clean', clean_gradient=0.0"),
         (
             {"counted_pass": "noisy", "draws_per_step": 2, "split_batch": True},
@@ -403,3 +407,124 @@ def test_a_skipped_update_is_skipped_with_all_its_passes():
 def test_bad_arguments(arguments, error, message):
     with pytest.raises(error, match=f"Expected .*Received: {message}"):
         WeightNoiseCallback(**arguments)
+
+
+# Adversaries.
+
+
+def sam(weights, gradients):
+    norm = np.sqrt(sum(np.sum(g**2) for g in gradients))
+    return [0.1 * g / norm for g in gradients]
+
+
+def asam(weights, gradients):
+    norm = np.sqrt(sum(np.sum((w * g) ** 2) for w, g in zip(weights, gradients, strict=True)))
+    return [0.1 * w**2 * g / norm for w, g in zip(weights, gradients, strict=True)]
+
+
+def awp(weights, gradients):
+    return [
+        0.1 * np.linalg.norm(w) * g / np.linalg.norm(g) if w.ndim > 1 else np.zeros_like(w)
+        for w, g in zip(weights, gradients, strict=True)
+    ]
+
+
+# The adversary, the formula, settings, and what runs it.
+ADVERSARIES = {
+    "sam": (adversaries.SAM(0.1), sam, {}, {"jit_compile": True}),
+    "sam, noisy counts": (adversaries.SAM(0.1), sam, {"counted_pass": "noisy"}, {}),
+    "sam, some of the clean gradient": (
+        adversaries.SAM(0.1), sam, {"clean_gradient": 0.25}, {"run_eagerly": True},
+    ),
+    "asam": (adversaries.ASAM(0.1), asam, {}, {}),
+    "awp": (adversaries.AWP(0.1), awp, {"variables": "kernels"}, {"run_eagerly": True}),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ADVERSARIES)
+def test_adversaries_match_a_loop_by_hand(name):
+    adversary, formula, settings, mode = ADVERSARIES[name]
+    loop = ByHand(curved())
+    share = settings.get("clean_gradient", 0.0)
+    for rows in BATCHES:
+        before = values(state_of(loop.model))
+        clean, _ = loop.gradient(rows, 0)
+        put(state_of(loop.model), before)
+        change = formula(values(loop.model.trainable_variables), clean)
+        passes = [
+            lambda rows=rows: loop.gradient(rows, 0),
+            lambda rows=rows, change=change: loop.gradient(rows, 0, change=change),
+        ]
+        counted = settings.get("counted_pass") == "noisy"
+        loop.step(passes, [share, 1 - share], counted, rows)
+    model = curved(**mode)
+    history = fit(model, WeightNoiseCallback(adversary, **settings))
+    assert_close(model, loop.model)
+    np.testing.assert_allclose(history.history["loss"], [np.mean(loop.losses)], rtol=1e-5)
+    assert same(values(state_of(model))[-1], values(state_of(loop.model))[-1])
+
+
+def test_sharpness_aware_minimization_of_a_quadratic():
+    """L = w^T A w / 2 in closed form: w <- w - lr A (w + rho A w / |A w|)."""
+    a, lr, rho = np.diag([1.0, 4.0]), 0.1, 0.05
+
+    class Quadratic(Step):
+        def __init__(self):
+            super().__init__(apply)
+            self.w = self.add_weight(shape=(2,), initializer="ones", dtype="float64", name="w")
+
+        def train_step(self, data):
+            with tf.GradientTape() as tape:
+                loss = 0.5 * tf.reduce_sum(self.w * tf.linalg.matvec(a, self.w.value))
+            self.optimizer.apply(tape.gradient(loss, [self.w.value]), [self.w])
+            return {"objective": loss}
+
+    model = Quadratic()
+    model.compile(keras.optimizers.SGD(lr), jit_compile=False)
+    history = fit(model, WeightNoiseCallback(adversaries.SAM(rho), variables="w$"))
+    w = np.ones(2)
+    for _ in range(3):
+        w -= lr * a @ (w + rho * a @ w / np.linalg.norm(a @ w))
+    np.testing.assert_allclose(model.w.numpy(), w, rtol=1e-6)
+    assert history.history["weight_noise_rho"] == pytest.approx([rho])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    KERAS < (3, 7), reason="This Keras scales the gradients of replicas differently."
+)
+@pytest.mark.parametrize("own", [False, True])
+def test_adversaries_of_replicas(own):
+    loop = ByHand(plain())
+    for rows in BATCHES:
+        halves = [slice(rows.start, rows.start + 2), slice(rows.start + 2, rows.stop)]
+        weights = values(loop.model.trainable_variables)
+        parts = halves if own else [rows, rows]
+        changes = [sam(weights, loop.gradient(part, 0)[0]) for part in parts]
+        gradients = [
+            loop.gradient(half, 0, change=change)[0]
+            for half, change in zip(halves, changes, strict=True)
+        ]
+        loop.apply(gradients, [0.5, 0.5])
+    with strategy().scope():
+        model = plain()
+    fit(model, WeightNoiseCallback(adversaries.SAM(0.1), per_replica=own))
+    assert_close(model, loop.model)
+
+
+def test_an_adversary_at_magnitude_0_and_without_gradient_is_the_plain_step():
+    def train(*callbacks):
+        model = curved()
+        fit(model, *callbacks)
+        return values([*model.variables, model.layers[2].seed_generator.state])
+
+    plain_values = train()
+    ramp = schedules.LinearRamp(0.0, 0.3, start_step=100, ramp_steps=1)
+    for adversary in (adversaries.SAM(0.0), adversaries.SAM(ramp)):
+        assert same(train(WeightNoiseCallback(adversary)), plain_values)
+    zeros = [tf.zeros((2, 2)), tf.zeros((2,))]
+    for adversary in (adversaries.SAM(0.1), adversaries.ASAM(0.1), adversaries.AWP(0.1)):
+        for gradients in (zeros, [z + np.inf for z in zeros], [z + np.nan for z in zeros]):
+            moved = adversary.perturbation([z + 1.0 for z in zeros], gradients, 0.1)
+            assert same([m.numpy() for m in moved], [z.numpy() for z in zeros])
