@@ -72,7 +72,7 @@ def test_noisytune_perturbs_by_half_the_deviation_at_most():
     ):
         moved = np.abs(after - before)
         assert moved.max() <= 0.15 * before.std() + 1e-6
-        assert moved.max() > 0.05 * before.std()
+        assert moved.max() >= 0.05 * before.std()  # Zero biases have none.
 
 
 def test_noisegrad_averages_what_a_function_returns():
