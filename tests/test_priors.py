@@ -51,6 +51,7 @@ def divergence(prior, parameters=(), mean=MEAN, stddev=STDDEV, dtype="float64"):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prior", "parameters", "log_prior"), CASES, ids=[type(case[0]).__name__ for case in CASES]
 )

@@ -29,6 +29,7 @@ def fit(model, *callbacks, **options):
     return model.fit(X, Y, callbacks=list(callbacks), **data).history
 
 
+@pytest.mark.slow
 @pytest.mark.any_version
 @pytest.mark.parametrize("noise", [0.3, noises.Uniform(0.2), {"kernel": 0.1}], ids=str)
 def test_figures_are_the_mean_over_the_draws(noise):
@@ -45,6 +46,7 @@ def test_figures_are_the_mean_over_the_draws(noise):
         assert len(history[f"val_noisy_{metric}"]) == 2
 
 
+@pytest.mark.slow
 def test_training_does_not_notice():
     runs = []
     for more in ([], [NoisyValidationCallback(HELD_OUT, 0.3, draws=2)]):
@@ -84,6 +86,7 @@ def test_every_so_many_epochs():
     assert len(history["val_noisy_loss"]) == 1
 
 
+@pytest.mark.slow
 def test_it_can_be_copied_pickled_and_used_again():
     callback = NoisyValidationCallback(HELD_OUT, 0.3, draws=1)
     histories = [fit(network(), each) for each in (callback, callback)]
@@ -111,6 +114,7 @@ def test_wrong_arguments(options, error, message):
         NoisyValidationCallback(**{"validation_data": HELD_OUT, "noise": 0.1} | options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

@@ -168,6 +168,7 @@ def test_a_model_that_is_never_built_draws_anew_for_each_epoch():
     assert [seen.seen.index(value) for value in seen.seen] == [0] * 4 + [4] * 4 + [8] * 4 + [12] * 4
 
 
+@pytest.mark.slow
 def test_each_step_of_an_execution_draws_anew():
     one = losses(WeightNoiseCallback(0.3, seed=1))
     two = losses(WeightNoiseCallback(0.3, seed=1), steps_per_execution=2)
@@ -176,6 +177,7 @@ def test_each_step_of_an_execution_draws_anew():
     np.testing.assert_allclose(two, means, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_are_those_of_one_big_batch():
     """The batches that make up one optimizer step see the same draw, as one big batch would."""
 
@@ -245,6 +247,7 @@ def test_a_variable_has_its_noise_whatever_else_is_selected():
     assert see(exclude="dense/") == second
 
 
+@pytest.mark.slow
 def test_schedule_is_evaluated_at_the_step():
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([2, 5], [0.0, 0.1, 0.2])
     history = fit(small(), WeightNoiseCallback(schedule, seed=1), epochs=3)
@@ -365,6 +368,7 @@ def test_log_reaches_history_and_later_callbacks(tmp_path):
 # Other callbacks.
 
 
+@pytest.mark.slow
 def test_checkpoints_are_clean(tmp_path):
     for order in (0, 1):
         model = small()
@@ -417,6 +421,7 @@ def test_early_stopping_restores_clean_weights():
     assert any(same(model.get_weights(), seen) for seen in probe.seen[:-1])
 
 
+@pytest.mark.slow
 def test_evaluate_and_predict_with_the_callback_are_plain():
     model = small()
     noise = WeightNoiseCallback(0.3, seed=1)
@@ -429,6 +434,7 @@ def test_evaluate_and_predict_with_the_callback_are_plain():
     assert same(predicted, model.predict(X, verbose=0))
 
 
+@pytest.mark.slow
 def test_evaluating_another_model_in_a_hook():
     other = small()
 
@@ -442,6 +448,7 @@ def test_evaluating_another_model_in_a_hook():
     assert same(weights, trained(WeightNoiseCallback(0.3, seed=1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [0, 1])
 def test_train_on_batch_in_a_hook_and_after_is_plain(order):
     """The gradient of a linear model is its inputs' mean: its update tells nothing, its loss all."""
@@ -466,6 +473,7 @@ def test_train_on_batch_in_a_hook_and_after_is_plain(order):
     np.testing.assert_allclose(seen, plain, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_unfreezing_during_fit_is_followed():
     class Unfreeze(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -521,6 +529,7 @@ HOOKS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("order", "error"), [(0, Failure("stop")), (1, KeyboardInterrupt())])
 @pytest.mark.parametrize("hook", HOOKS)
 def test_error_in_a_hook(hook, order, error):
@@ -607,7 +616,6 @@ def test_error_in_the_data():
 # Instances.
 
 
-@pytest.mark.slow
 def test_one_instance_serves_many_fits_and_models():
     noise = WeightNoiseCallback(0.3, seed=1)
     model = small()
@@ -617,6 +625,7 @@ def test_one_instance_serves_many_fits_and_models():
     assert same(trained(noise), trained(WeightNoiseCallback(0.3, seed=1)))
 
 
+@pytest.mark.slow
 def test_a_second_fit_traces_nothing():
     traces = []
 
@@ -635,6 +644,7 @@ def test_a_second_fit_traces_nothing():
     assert len(traces) == traced
 
 
+@pytest.mark.slow
 def test_compiling_anew_is_followed():
     noise = WeightNoiseCallback(0.3, seed=1)
     model = small()
@@ -645,6 +655,7 @@ def test_compiling_anew_is_followed():
     assert same(model.get_weights(), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))])
 @pytest.mark.parametrize("fitted", [False, True])
 def test_copies(duplicate, fitted):
@@ -680,6 +691,7 @@ def test_no_copy_of_the_weights_is_kept_after_a_fit(frequency):
     assert sizes[-1] == 0
 
 
+@pytest.mark.slow
 def test_nothing_stays_behind():
     model = small()
     noise = WeightNoiseCallback(0.3)
@@ -697,6 +709,7 @@ def test_nothing_stays_behind():
     assert kept() is None
 
 
+@pytest.mark.slow
 def test_two_on_one_fit_are_refused():
     model = small()
     before = model.get_weights()
@@ -766,6 +779,7 @@ def test_several_workers_are_refused():
         fit(model, WeightNoiseCallback(0.1))
 
 
+@pytest.mark.slow
 def test_a_strategy_of_several_workers_with_one_is_served():
     with tf.distribute.MultiWorkerMirroredStrategy().scope():
         model = small()
@@ -798,6 +812,7 @@ class Late(keras.Model):
         return self.second(self.first(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make", [Late, lambda: keras.Sequential([LAYERS.Dense(3), LAYERS.Dense(1)])]
 )
@@ -950,6 +965,7 @@ def test_an_update_in_a_function_elsewhere_is_refused(traced_before):
     assert same(model.get_weights(), before)
 
 
+@pytest.mark.slow
 def test_train_step_as_a_function_of_an_instance():
     model = linear()
     model.train_step = tf.function(model.train_step)
@@ -958,6 +974,7 @@ def test_train_step_as_a_function_of_an_instance():
     assert isinstance(noisy[0], float)
 
 
+@pytest.mark.slow
 def test_a_layer_that_assigns_its_weight_is_refused_by_name():
     class Normalized(LAYERS.Layer):
         def build(self, shape):
@@ -977,6 +994,7 @@ def test_a_layer_that_assigns_its_weight_is_refused_by_name():
     fit(model, WeightNoiseCallback(0.3, exclude="mine"))
 
 
+@pytest.mark.slow
 def test_a_schedule_that_cannot_be_serialized():
     class Own(keras.optimizers.schedules.LearningRateSchedule):
         def __call__(self, step):
@@ -990,6 +1008,7 @@ def test_a_schedule_that_cannot_be_serialized():
     fit(model, noise)
 
 
+@pytest.mark.slow
 def test_changed_settings_count_from_the_next_fit():
     model = small()
     noise = WeightNoiseCallback(0.3, seed=1)

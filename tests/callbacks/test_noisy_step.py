@@ -300,6 +300,7 @@ def test_changes_made_by_hand_land_on_the_clean_weights(name):
         assert_other_loss(logs, plain_logs)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 @pytest.mark.parametrize(
     "fit_args",

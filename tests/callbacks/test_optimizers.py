@@ -198,6 +198,7 @@ def cases():
             yield name, True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "eager"), list(cases()))
 def test_trains_as_without_noise_and_counts_each_step_once(name, eager):
     ramp = schedules.LinearRamp(0.1, 0.7, start_step=0, ramp_steps=6)
@@ -215,6 +216,7 @@ def test_steps_of_the_optimizer_inside_count():
     assert logs["weight_noise_stddev"] == pytest.approx([0.4, 1.0])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(OPTIMIZERS, "MultiOptimizer"), reason="This Keras has none.")
 def test_optimizers_inside_that_accumulate():
     """The batches of one optimizer step share a draw and a magnitude."""
@@ -224,6 +226,7 @@ def test_optimizers_inside_that_accumulate():
     assert logs["weight_noise_stddev"] == pytest.approx([0.1, 0.2])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(OPTIMIZERS, "MultiOptimizer"), reason="This Keras has none.")
 def test_a_resumed_run_of_several_optimizers_is_the_uninterrupted_one(tmp_path):
     class Stop(keras.callbacks.Callback):
@@ -248,6 +251,7 @@ def test_a_resumed_run_of_several_optimizers_is_the_uninterrupted_one(tmp_path):
     assert same(resumed[1], whole[1])
 
 
+@pytest.mark.slow
 def test_averages_of_variables_that_are_not_updated_are_clean():
     class Part(keras.Model):
         """Updates two of its four weights. The optimizer averages all."""

@@ -20,6 +20,7 @@ def fit(*callbacks, model=None, **fit_args):
     return model.fit(X, Y, callbacks=list(callbacks), **fit_args)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [0, 1])
 @pytest.mark.parametrize("as_list", [False, True])
 def test_loggers_have_the_magnitude_in_any_order(tmp_path, order, as_list):
@@ -49,6 +50,7 @@ def rows(text):
     return [re.split(r"\s{2,}", line.strip()) for line in text.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_ramp_is_shown_at_its_end(capsys):
     fit(WeightNoiseCallback(RAMP, variables="kernels", verbose=1))
     _, header, first, _ = rows(capsys.readouterr().out)
@@ -105,6 +107,7 @@ def test_stddev_is_called_noise():
         WeightNoiseCallback(stddev=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fitted", [False, True])
 def test_evaluate_and_predict_warn_that_it_does_nothing(fitted):
     model = linear()
@@ -120,6 +123,7 @@ def test_evaluate_and_predict_warn_that_it_does_nothing(fitted):
     fit(noise, model=model, validation_data=(X, Y))
 
 
+@pytest.mark.slow
 def test_frozen_weights_are_perturbed_if_asked():
     def losses(**arguments):
         keras.utils.set_random_seed(1)

@@ -181,6 +181,7 @@ def test_a_network_that_follows_by_hand_is_warned_of_once(update, mode):
     assert "`exclude`" in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize("update", [follow, follow_sometimes], ids=lambda update: update.__name__)
 def test_the_remedies(update, eager):

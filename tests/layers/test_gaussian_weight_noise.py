@@ -278,6 +278,7 @@ def test_each_call_draws_anew_and_a_seed_repeats():
     assert np.any(noise_of(other) != a)
 
 
+@pytest.mark.slow
 def test_without_a_seed_it_follows_set_random_seed():
     def run(seed):
         keras.utils.set_random_seed(seed)
@@ -335,6 +336,7 @@ def test_mixed_precision_draws_and_adds_in_float32(policy):
     assert all(g.dtype == "float32" for g in gradients(layer, x))
 
 
+@pytest.mark.slow
 def test_xla_draws_the_same():
     plain, compiled = dense(), dense()
     compiled.set_weights(plain.get_weights())
@@ -428,6 +430,7 @@ def test_masks_reach_the_layer_and_those_after_it():
     assert np.any(outputs[0] != attention(unmasked, unmasked))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["LSTM", "GRU"])
 def test_initial_states(name):
     plain = getattr(layers, name)(3, return_state=True)
@@ -443,6 +446,7 @@ def test_initial_states(name):
     assert np.any(layer(sequence, initial_state=states, training=True)[0] != expected[0])
 
 
+@pytest.mark.slow
 def test_several_inputs_and_options():
     attention = layers.MultiHeadAttention(2, 2)
     layer = GaussianWeightNoise(attention, seed=1)
@@ -472,6 +476,7 @@ def test_errors_of_the_input_are_those_of_keras():
         GaussianWeightNoise(layers.Conv2D(2, 2))(keras.Input((4,)))
 
 
+@pytest.mark.slow
 def test_stateful_layers_keep_their_states():
     plain, inner = layers.LSTM(2, stateful=True), layers.LSTM(2, stateful=True)
     sequence = tf.ones((2, 3, 4))
@@ -485,6 +490,7 @@ def test_stateful_layers_keep_their_states():
         )
 
 
+@pytest.mark.slow
 def test_custom_cell_with_dropout_in_a_loop():
     class Cell(layers.Layer):
         state_size = 3
@@ -528,6 +534,7 @@ def test_around_and_inside_time_distributed(steps):
         assert np.any(noise_of(layer, tf.ones((2, 3, 4))))
 
 
+@pytest.mark.slow
 def test_layers_that_are_built_when_called():
     layer = GaussianWeightNoise(Late(layers.Dense(3), layers.Dense(2)), seed=1)
     assert all(np.any(g) for g in gradients(layer))  # The first call.
@@ -704,6 +711,7 @@ def test_clones_and_copies():
     np.testing.assert_array_equal(copy.deepcopy(model)(X), model(X))
 
 
+@pytest.mark.slow
 def test_weights_line_up_with_the_plain_layers():
     for inner in (layers.Bidirectional(layers.LSTM(2)), network()):
         x = X if inner.built else tf.ones((2, 3, 4))

@@ -148,6 +148,7 @@ def test_a_schedule_is_evaluated_at_the_step():
     np.testing.assert_array_equal(noisy_call(model, 0.0, X, seed=1, step=0), model(X))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss_scale", [False, True])
 def test_a_custom_loop_draws_anew_each_step(loss_scale):
     model = network()
@@ -173,6 +174,7 @@ def test_a_custom_loop_draws_anew_each_step(loss_scale):
     assert train_step.experimental_get_tracing_count() == 1
 
 
+@pytest.mark.slow
 def test_trains_like_the_callback():
     y = tf.ones((8, 2))
 
@@ -421,6 +423,7 @@ def test_a_variable_that_a_call_does_not_read_is_reported():
     assert len(caught) == 2  # Kernel and bias.
 
 
+@pytest.mark.slow
 def test_loops_and_branches_are_no_functions():
     class Loop(Kernel):
         def call(self, x):

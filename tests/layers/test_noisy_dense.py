@@ -120,6 +120,7 @@ def test_precision(policy):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_fit_save_load(jit_compile, tmp_path):
     model = keras.Sequential([keras.Input((4,)), NoisyDense(3, "relu"), NoisyDense(1, seed=2)])
@@ -138,6 +139,7 @@ def test_other_noise_is_for_the_means_alone():
     assert [t.variable.name for t in targets] == ["kernel", "bias"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")  # By Keras's test itself.
 def test_passes_the_test_of_keras():
     testing.TestCase().run_layer_test(

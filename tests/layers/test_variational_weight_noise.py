@@ -135,6 +135,7 @@ def test_shared_noise_and_its_gradients_are_those_by_hand():
         np.testing.assert_allclose(actual[1], by_kernel * n * slope, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.any_version
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_outputs_have_the_variance_of_the_learned_noise(estimator):
@@ -191,6 +192,7 @@ class InLoop(layers.Layer):
         return tf.map_fn(lambda row: self.layer(row[None], training=training)[0], x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
@@ -248,6 +250,7 @@ def test_a_clean_call_in_the_step_does_not_hide_it(eager):
     assert history["gradient"][0] > 0.0
 
 
+@pytest.mark.slow
 def test_a_layer_that_only_training_calls_is_not_in_val_loss():
     layer = variational()
 
@@ -274,6 +277,7 @@ def test_the_scale_of_the_divergence():
 
 
 # Of Keras 3.5, after the last of several steps in one call.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 @pytest.mark.parametrize("options", [{}, {"run_eagerly": True}, {"steps_per_execution": 2}])
 def test_annealing(options, tmp_path):
@@ -294,6 +298,7 @@ def test_annealing(options, tmp_path):
     assert isinstance(loaded.kl_weight, schedules.LinearRamp)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TensorFlow's own.
 def test_replicas_share_one_divergence_as_they_share_one_regularizer():
     """Inputs of 0: the divergence alone trains rho."""
@@ -324,6 +329,7 @@ def test_replicas_share_one_divergence_as_they_share_one_regularizer():
     np.testing.assert_allclose(actual[0], factor * expected[0], rtol=0.01)
 
 
+@pytest.mark.slow
 def test_parameters_of_the_prior_are_trained():
     layer = variational(prior=priors.LearnedGaussian(3.0))
     rho = layer.noise.trainable_variables[1]
@@ -398,6 +404,7 @@ def test_lora():
         late(X, training=True)
 
 
+@pytest.mark.slow
 def test_quantized_layers_are_plain():
     layer = variational()
     layer.layer.quantize("int8")
@@ -409,6 +416,7 @@ def test_quantized_layers_are_plain():
 # Its parameters.
 
 
+@pytest.mark.slow
 def test_they_come_after_the_weights_of_the_layer_and_are_saved(tmp_path):
     inner = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Dense(2)])
     layer = variational(inner, prior=priors.LearnedGaussian(), variables=None)

@@ -175,6 +175,7 @@ def test_members_are_the_draws_of_perturbed_weights(make):
         assert np.all(np.std(each, axis=0).max(axis=0) > 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "noise"), SETTINGS)
 def test_noise_and_selectors(arguments, noise):
     model = mlp()
@@ -236,6 +237,7 @@ def test_spread_of_probabilities():
     assert np.min(spread.mutual_information) > 0.0
 
 
+@pytest.mark.slow
 def test_spread_of_several_outputs():
     model, x = several()
     ensemble = WeightNoiseEnsemble(model, 0.3, 4)
@@ -246,6 +248,7 @@ def test_spread_of_several_outputs():
         assert entropies["class"].shape == (10,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("last", "known"),
     [
@@ -306,6 +309,7 @@ def test_a_single_sigmoid_is_a_distribution_over_two_classes(last):
     assert np.all(spread.mutual_information > 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("row", "noise", "known"),
     [
@@ -416,6 +420,7 @@ class Counted(layers.Dense):
         return super().call(inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["predict", "predict_members", "predict_spread"])
 def test_a_second_call_traces_nothing(method):
     ensemble = WeightNoiseEnsemble(mlp(Counted(3)), 0.3, 7)
@@ -428,6 +433,7 @@ def test_a_second_call_traces_nothing(method):
     assert Counted.calls == 1
 
 
+@pytest.mark.slow
 def test_one_trace_of_the_model_serves_all_predictions():
     ensemble = WeightNoiseEnsemble(mlp(Counted(3)), 0.3, 7)
     ensemble.compile(loss="mse", jit_compile=False)
@@ -520,6 +526,7 @@ def test_inputs_reach_the_model_as_they_are():
     close(predicted(ensemble), expected.mean(0))
 
 
+@pytest.mark.slow
 def test_training_is_passed_on():
     model = keras.Sequential(
         [keras.Input((4,)), layers.Dense(3), layers.BatchNormalization(momentum=0.5)]
@@ -542,6 +549,7 @@ def test_training_is_passed_on():
 # The magnitude.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("noise", "magnitude", "other", "expected"),
     [
@@ -581,6 +589,7 @@ def test_the_magnitude_can_be_set(tmp_path, noise, magnitude, other, expected):
     close([predicted(ensemble), ensemble.predict_members(X), ensemble.predict_spread(X)], before)
 
 
+@pytest.mark.slow
 def test_a_variable_as_magnitude():
     model = mlp()
     scale = tf.Variable(0.1)
@@ -593,6 +602,7 @@ def test_a_variable_as_magnitude():
     close(predicted(ensemble), predicted(WeightNoiseEnsemble(model, 0.1, 3)))
 
 
+@pytest.mark.slow
 def test_a_magnitude_that_decides_what_is_drawn():
     """Where all weights are quantized, nothing is drawn; where some are, it is."""
     model = mlp()
@@ -604,6 +614,7 @@ def test_a_magnitude_that_decides_what_is_drawn():
         close(predicted(ensemble), predicted(other))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("noise", "magnitude", "error", "message"),
     [
@@ -685,6 +696,7 @@ def everything(model):
     return [np.array(v) for v in reachable_variables(model)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("magnitude", [0.0, 0.5])
 @pytest.mark.parametrize(("make", "arguments"), STATEFUL.values(), ids=STATEFUL)
 @pytest.mark.parametrize("how", ["eager", "graph", "XLA"])
@@ -711,6 +723,7 @@ def test_a_call_leaves_the_state_of_one_call_of_the_model(make, arguments, magni
     close(everything(model), after)
 
 
+@pytest.mark.slow
 def test_predictions_leave_the_state_of_one_prediction():
     model = stateful(STATEFUL["LSTM"][0])
     x = np.concatenate([SEQUENCES, 2 * SEQUENCES])
@@ -776,6 +789,7 @@ def test_losses_that_layers_add_are_averaged(jit_compile):
     assert len(ensemble.losses) == 2
 
 
+@pytest.mark.slow
 def test_fit_trains_the_model_through_the_mean():
     model, other = fits.linear(), fits.linear()
     other.set_weights(model.get_weights())
@@ -788,6 +802,7 @@ def test_fit_trains_the_model_through_the_mean():
     assert [id(v) for v in ensemble.variables] == [id(v) for v in model.variables]
 
 
+@pytest.mark.slow
 def test_it_follows_its_model():
     model = mlp()
     ensemble = WeightNoiseEnsemble(model, 0.3, 3)
@@ -852,6 +867,7 @@ def test_it_saves_compiled_with_a_model_trained_and_compiled(tmp_path):
     close(loaded.evaluate(X, Y, verbose=0), ensemble.evaluate(X, Y, verbose=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["noise", "variables", "exclude"])
 def test_a_layer_as_selector_works_but_cannot_be_saved(tmp_path, name):
     model = mlp()
@@ -1004,6 +1020,7 @@ def test_what_noise_does_not_reach_is_named(tmp_path, make, name, method):
     assert fits.same(before, [v.numpy() for v in model.trainable_variables])
 
 
+@pytest.mark.slow
 def test_a_layer_that_assigns_its_kernel_in_training_is_named():
     model = mlp(layers.SpectralNormalization(layers.Dense(3)))
     ensemble = WeightNoiseEnsemble(model, 0.1, 3)

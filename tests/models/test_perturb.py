@@ -135,6 +135,7 @@ def test_selection(options, expected, inplace):
     assert moved(noisy, before, model) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inplace", [False, True])
 def test_one_layer_of_the_original(inplace):
     model = network()
@@ -155,6 +156,7 @@ def test_different_noise_for_different_variables():
     assert same(values(model), before)
 
 
+@pytest.mark.slow
 def test_frozen_weights_are_perturbed():
     model = network()
     model.trainable = False
@@ -205,6 +207,7 @@ def test_a_copy_is_compiled_with_functions_of_ones_own(settings):
     np.testing.assert_allclose(*(each.evaluate(X, Y, verbose=0) for each in (model, copy)))
 
 
+@pytest.mark.slow
 def test_a_copy_that_cannot_be_compiled_says_so():
     model = network(compiled=False)
     model.compile("sgd", lambda y_true, y_pred: keras.ops.mean(y_true - y_pred, -1))
@@ -357,6 +360,7 @@ def test_draws_are_a_function_of_the_seed():
     np.testing.assert_array_equal(draws(None), first)
 
 
+@pytest.mark.slow
 def test_one_object_for_several_withs_repeats_its_draws():
     model = network()
     noisy = perturbed_weights(model, 0.1)
@@ -368,6 +372,7 @@ def test_one_object_for_several_withs_repeats_its_draws():
     np.testing.assert_array_equal(*seen)
 
 
+@pytest.mark.slow
 @pytest.mark.any_version
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("redraws", [0, 2])
@@ -466,6 +471,7 @@ def test_changes_made_inside_are_undone_with_a_warning(tmp_path, what):
     assert [w.filename for w in caught] == [__file__]
 
 
+@pytest.mark.slow
 def test_no_word_of_retracing(caplog):
     model = network(compiled=False)
     for _ in range(8):
@@ -474,6 +480,7 @@ def test_no_word_of_retracing(caplog):
     assert "retracing" not in caplog.text
 
 
+@pytest.mark.slow
 def test_what_is_not_perturbed_may_change_inside():
     model = network()
     with perturbed_weights(model, 0.1, variables="kernels"):
@@ -488,6 +495,7 @@ def stateful():
     return keras.Sequential([keras.Input(batch_shape=(4, 5, 3)), *parts]), rnn
 
 
+@pytest.mark.slow
 def test_each_draw_starts_from_the_same_state():
     model, rnn = stateful()
     x = np.random.default_rng(1).normal(size=(4, 5, 3)).astype("float32")
@@ -506,6 +514,7 @@ def test_each_draw_starts_from_the_same_state():
     assert same([np.array(v) for v in state], before)
 
 
+@pytest.mark.slow
 def test_misuse():
     noisy = perturbed_weights(network(), 0.1)
     with pytest.raises(RuntimeError, match="no noise to replace"):
@@ -546,6 +555,7 @@ def test_bad_arguments(function, arguments, error, message):
     assert same(values(model), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [perturb_weights, perturbed_weights])
 def test_no_model_and_a_model_that_is_not_built(function):
     with pytest.raises(TypeError, match=r"Invalid `model`.*Received: model=3"):

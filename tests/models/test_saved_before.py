@@ -24,6 +24,7 @@ def saved():
             yield path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", list(saved()), ids=lambda path: path.stem)
 def test_files_from_before_the_modules_moved(path):
     """An ensemble, wrappers and a constraint; and a noise with a ramp, as its configuration."""

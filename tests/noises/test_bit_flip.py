@@ -97,6 +97,7 @@ def test_an_exact_count_of_flips(settings, count):
     assert found == min(count, 3 * w.size)
 
 
+@pytest.mark.slow
 def test_counts_are_the_magnitudes_of_a_sweep():
     net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, use_bias=False)])
     net.compile(loss="mse")
@@ -111,6 +112,7 @@ def test_counts_are_the_magnitudes_of_a_sweep():
     )
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_is_reported_or_clipped():
     net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(50, use_bias=False)])
     net.compile(loss="mse")

@@ -383,6 +383,7 @@ def test_gradient_of_a_schedule_and_of_low_precision():
         np.testing.assert_array_equal(tape.gradient(loss, w), np.full(w.shape, 2, "float16"))
 
 
+@pytest.mark.slow
 @each_noise
 def test_same_values_with_and_without_xla(noise):
     w, step = tf.constant(normal((60, 70))), tf.constant(5)
@@ -507,6 +508,7 @@ def test_kept_numbers_perturb_as_fresh_ones_do_to_the_bit(noise, shape):
     np.testing.assert_array_equal(perturbed(True, **settings), perturbed(False, **settings))
 
 
+@pytest.mark.slow
 def test_exact_gaussian_noise_is_that_of_the_other_to_rounding():
     w = normal(MILLION)
     exact, other = (noisy(N.Gaussian(0.1, exact=exact), w) for exact in (True, False))

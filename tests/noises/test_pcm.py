@@ -101,6 +101,7 @@ def test_compensation_keeps_the_sum():
     np.testing.assert_allclose(kept, ratio * aged, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_reads_of_one_chip():
     w = np.random.default_rng(0).normal(size=(100, 100)).astype("float32")
     one = noises.PCM(3600.0, one_chip=True)
@@ -126,6 +127,7 @@ def model():
     return net
 
 
+@pytest.mark.slow
 @pytest.mark.any_version
 def test_a_drift_curve():
     net = model()
@@ -151,6 +153,7 @@ def test_one_layer_at_a_time():
     assert sorted(loss > 0 for loss in losses) == [False, False, True, True]
 
 
+@pytest.mark.slow
 @pytest.mark.any_version
 def test_redraws_are_chips_or_reads():
     net = model()

@@ -46,6 +46,7 @@ def chips(model, noise, seed, count):
     return found
 
 
+@pytest.mark.slow
 @each_noise
 def test_one_seed_is_one_chip_whatever_uses_it(noise):
     model = network()
@@ -62,6 +63,7 @@ def test_one_seed_is_one_chip_whatever_uses_it(noise):
     assert np.any(perturb_weights(model, noise, seed=4).weights[0] != first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -95,6 +97,7 @@ def test_training_is_on_the_chip_of_draw_0(settings):
     np.testing.assert_allclose(fitted.history["loss"], 0.0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_all_replicas_are_on_one_chip():
     noise = noises.StuckAt(0.2, persistent=True)
     with fits.strategy().scope():

@@ -30,6 +30,7 @@ def draw(law, seed=0, step=0, start=0, shape=MILLION, stream=0):
     return drawing.draw(law, key, [start], [shape], stream)[0].numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.any_version
 @pytest.mark.parametrize("seed", [0, 12345])
 @pytest.mark.parametrize("law", LAWS, ids=str)
@@ -182,6 +183,7 @@ def test_added_numbers_under_xla(law):
     np.testing.assert_allclose(result, added(*arguments), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_added_numbers_are_the_same_in_each_replica():
     starts, scale = drawing.offsets([LARGE]), tf.constant(0.3)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

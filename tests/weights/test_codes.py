@@ -68,6 +68,7 @@ MADE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", MADE)
 def test_what_is_read_is_what_the_layer_computes_with(kind, mode):
@@ -98,6 +99,7 @@ def test_what_is_read_is_what_the_layer_computes_with(kind, mode):
         assert table.shape == (9, 11)
 
 
+@pytest.mark.slow
 def test_all_chosen_bits(model):
     for which, mask in (("sign", 2 ** (bits_of(model) - 1)), ([0, 2], 5)):
         for found in flipped(model, noises.BitFlip(1.0, which=which)):
@@ -116,6 +118,7 @@ def test_each_bit_flips_with_its_rate_and_independently(model, generator):
         assert abs(pairs) < 4 / np.sqrt(hits.size)
 
 
+@pytest.mark.slow
 def test_an_exact_count_of_flips(model):
     before, noise = codes(model), noises.BitFlip(count=1, which=[0, 1, 3])
     with kw.perturbed_weights(model, noise, variables="kernels", seed=1) as draws:
@@ -137,6 +140,7 @@ def test_stuck_codes(model, value):
         assert stats.binomtest(*share, 0.3).pvalue > 1e-4
 
 
+@pytest.mark.slow
 def test_clipped_codes(model):
     largest = {True: np.abs(codes(model)[0]).max(), False: 2 ** (bits_of(model) - 1)}
     for clip, most in largest.items():
@@ -150,6 +154,7 @@ def test_tiles_are_those_of_the_matrix(model):
     np.testing.assert_array_equal(noisy, np.repeat(largest, tile)[:, None] + 0 * before)
 
 
+@pytest.mark.slow
 @in_one_mode
 def test_faults_that_stay(model):
     noise = noises.StuckAt(0.1, "max", persistent=True)
@@ -168,6 +173,7 @@ def test_faults_that_stay(model):
     assert 0 < np.sum(chip != clean) < np.sum(worse != clean)
 
 
+@pytest.mark.slow
 @in_one_mode
 def test_analyses_reach_one_layer_after_another(model):
     noise, settings = noises.StuckAt(0.5), {"draws": 1, "verbose": 0}
@@ -182,6 +188,7 @@ def test_analyses_reach_one_layer_after_another(model):
             assert model.evaluate(X, Y, verbose=0) == losses[layer] != clean
 
 
+@pytest.mark.slow
 @in_one_mode
 def test_other_noise_leaves_codes_alone_and_says_so(model):
     for noise in (0.1, noises.BitFlip(0.5) + 0.1, [("hidden", 0.1), (None, noises.BitFlip())]):
@@ -224,6 +231,7 @@ def test_what_substitutes_reads_refuses(model):
         function(exclude="kernel")
 
 
+@pytest.mark.slow
 @in_one_mode
 def test_training_leaves_codes_alone_and_says_so(model):
     callback = kw.WeightNoiseCallback(noises.BitFlip(0.1))

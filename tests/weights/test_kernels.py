@@ -331,6 +331,7 @@ def test_no_layer_of_keras_is_left_out():
     assert not left_out, "are their weights kernels? Say so in LAYERS or in WITHOUT"
 
 
+@pytest.mark.slow
 def test_layers_without_weights_add_none_that_are_learned():
     for name in filter(there, WITHOUT):
         layer = getattr(L, name)

@@ -114,6 +114,7 @@ def test_frozen_variables_are_selected_only_if_asked(selector):
     assert found == ["kernel", "bias"]
 
 
+@pytest.mark.slow
 def test_why_variables_are_not_eligible():
     layers = [
         L.Dense(3, name="dense"),

@@ -56,6 +56,7 @@ def told(function, model, **selectors):
     return [each for each in record if "Of the selected weights" in str(each.message)]
 
 
+@pytest.mark.slow
 @every_function
 def test_quantized_models_are_told_of_once(function):
     (warning,) = told(function, quantized())
@@ -65,6 +66,7 @@ def test_quantized_models_are_told_of_once(function):
         assert warning.filename == __file__
 
 
+@pytest.mark.slow
 @every_function
 def test_what_the_user_left_out_is_not_told_of(function):
     model = quantized()
@@ -73,17 +75,20 @@ def test_what_the_user_left_out_is_not_told_of(function):
     assert told(function, model, variables=["bias", "hidden"])
 
 
+@pytest.mark.slow
 def test_float_models_are_not_told_of():
     for function in FUNCTIONS.values():
         assert not told(function, quantized(mode=None))
 
 
+@pytest.mark.slow
 def test_half_of_a_model_is_not_most_of_it():
     model = keras.Sequential([keras.Input((4,)), L.Dense(4, name="first"), L.Dense(4)])
     model.get_layer("first").quantize("int8")
     assert not told(FUNCTIONS["perturb_weights"], model, variables=["kernel", "bias"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["int8", None])
 def test_lora_over_integers_is_told_of_and_over_frozen_floats_is_not(mode):
     model = keras.Sequential([keras.Input((64,)), L.Dense(64), L.Dense(1)])
@@ -96,6 +101,7 @@ def test_lora_over_integers_is_told_of_and_over_frozen_floats_is_not(mode):
     assert len(warned) == (1 if mode == "int8" else 0)
 
 
+@pytest.mark.slow
 def test_rules_count_as_selectors():
     model = quantized()
     pairs = [("bias", 0.1)]
@@ -115,6 +121,7 @@ class Reservoir(keras.Layer):
         return keras.ops.tanh(x @ self.fixed) @ self.readout
 
 
+@pytest.mark.slow
 def test_weights_that_a_layer_keeps_without_learning_them():
     model = keras.Sequential([keras.Input((8,)), Reservoir(name="reservoir")])
     model.compile("sgd", "mse")

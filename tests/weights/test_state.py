@@ -127,6 +127,7 @@ def test_what_a_call_changes_is_found_and_put_back(make, count):
     assert fits.same(weights, model.get_weights())
 
 
+@pytest.mark.slow
 def test_metrics_of_a_compiled_model_are_put_back():
     model = around(layers.Dropout(0.5))
     model.compile("adam", "mse", metrics=["mae"])
@@ -138,6 +139,7 @@ def test_metrics_of_a_compiled_model_are_put_back():
     assert model.get_metrics_result() == before
 
 
+@pytest.mark.slow
 def test_what_training_learns_is_no_state():
     model = around(layers.BatchNormalization())
     model.compile(keras.optimizers.Adam(0.1), "mse")
