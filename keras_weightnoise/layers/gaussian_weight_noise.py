@@ -67,7 +67,8 @@ class GaussianWeightNoise(WeightNoiseWrapper):
         relative_to: The scale: `None`, `"std"`, `"rms"`, `"max"`, `"range"`, `"channel_max"`,
             `"filter_norm"` or `"weight"`. See `noises.Gaussian`. Defaults to `None`.
         noise: One of `keras_weightnoise.noises` in place of Gaussian noise of `stddev` and `relative_to`,
-            such as `noises.PCM()`. With the estimator `"shared"` alone. Defaults to `None`.
+            such as `noises.PCM()`. With the estimator `"shared"` alone. What is persistent in it lasts as
+            long as `seed` is the same: each layer is a chip of its own. Defaults to `None`.
         estimator: `"shared"`, `"flipout"` or `"local_reparameterization"`. Defaults to `"shared"`.
         variables: Which variables of the wrapped layer: `"kernels"` (what multiplies what comes in, such as
             kernels and embeddings; never a bias, gamma or beta), a regular expression searched in

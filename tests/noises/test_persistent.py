@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from keras_weightnoise import (
+    GaussianWeightNoise,
     WeightNoiseCallback,
     WeightNoiseEnsemble,
     noises,
@@ -107,6 +108,39 @@ def test_all_replicas_are_on_one_chip():
     callback = WeightNoiseCallback(noise, seed=3, per_replica=True)
     loss = model.fit(x, chip, batch_size=SHAPE[0], verbose=0, callbacks=[callback])
     np.testing.assert_allclose(loss.history["loss"], 0.0, atol=1e-12)
+
+
+def test_a_network_trained_around_the_defects_of_a_chip():
+    rng = np.random.default_rng(0)
+    # Each input comes twice, so that one cell can do the work of another.
+    x = np.tile(rng.normal(size=(640, SHAPE[0] // 2)), 2).astype("float32")
+    y = x @ rng.normal(size=SHAPE).astype("float32")
+    noise = noises.StuckAt(0.2, persistent=True)
+    model = network(False)
+    model.compile(keras.optimizers.SGD(1.0), "mse", jit_compile=False)
+    # In two fits with a callback each, as a job that is resumed.
+    for _ in range(2):
+        callback = WeightNoiseCallback(noise, seed=3)
+        model.fit(x, y, batch_size=32, verbose=0, callbacks=[callback])
+    losses = {}
+    for seed in (3, 4):
+        with perturbed_weights(model, noise, seed=seed):
+            losses[seed] = np.mean((model(x) - y) ** 2)
+    assert losses[3] < 0.3 * losses[4]
+
+
+def test_a_wrapped_layer_is_a_chip():
+    noise = noises.StuckAt(0.2, persistent=True)
+    dense = keras.layers.Dense(SHAPE[1], use_bias=False, kernel_initializer="ones")
+    layer = GaussianWeightNoise(dense, noise=noise, seed=3)
+    x = tf.eye(SHAPE[0])
+    first = layer(x, training=True)
+    again = type(layer).from_config(layer.get_config())
+    other = type(layer).from_config({**layer.get_config(), "seed": 4})
+    np.testing.assert_array_equal(layer(x, training=True), first)
+    np.testing.assert_array_equal(again(x, training=True), first)
+    assert np.any(other(x, training=True) != first)
+    assert 0 < np.mean(first == 0) < 0.4
 
 
 @pytest.mark.parametrize("make", [noises.StuckAt, noises.DropConnect], ids=lambda m: m.__name__)
