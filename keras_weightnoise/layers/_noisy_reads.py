@@ -124,13 +124,17 @@ def _refusal(target: Target, reason: str) -> ValueError:
 
 def _among(watched: Sequence[tf.Variable], variables: Sequence[Variable]) -> set[int]:
     """The ids of those Keras variables whose TensorFlow variable a tape has watched."""
-    handles = {id(handle(variable)) for variable in watched}
+    handles = {each for variable in watched for each in _handles(variable)}
     found: set[int] = without_autocast(
-        # What an outer scope substitutes is a tensor, and has no handle.
-        function=lambda: {
-            id(variable)
-            for variable in variables
-            if id(getattr(variable.value, "handle", None)) in handles
-        }
+        function=lambda: {id(each) for each in variables if _handles(each.value) & handles}
     )
     return found
+
+
+def _handles(value: Any) -> set[int]:
+    """The ids of what stands for a variable in ops. A tensor, which an outer scope substitutes, has none."""
+    parts = (value,)
+    if tf.distribute.in_cross_replica_context():
+        # There, a mirrored variable has a handle for each replica, as when `fit` builds a model.
+        parts = tf.distribute.get_strategy().experimental_local_results(value)
+    return {id(handle(part)) for part in parts if isinstance(part, tf.Variable)}

@@ -3,12 +3,21 @@
 `test_keras_conformance.py` has what Keras asks of it.
 """
 
+import functools
+
+import fits
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_weightnoise import ParametricNoise, noisy_call, perturb_weights, strip_weight_noise
+from keras_weightnoise import (
+    GaussianWeightNoise,
+    ParametricNoise,
+    noisy_call,
+    perturb_weights,
+    strip_weight_noise,
+)
 from keras_weightnoise._random import drawing, laws
 from keras_weightnoise._random.generator import make_key
 from keras_weightnoise._weights import selection
@@ -124,7 +133,7 @@ def test_training_saving_and_what_does_not_touch_alpha(tmp_path):
     model = keras.Sequential([keras.Input((4,)), parametric(alpha=0.25), layers.Dense(2)])
     optimizer = keras.optimizers.SGD(0.1, weight_decay=0.1)
     optimizer.exclude_from_weight_decay(var_names=["_alpha"])
-    model.compile(optimizer, "mse", jit_compile=False)
+    model.compile(optimizer, "mse", run_eagerly=True)
     layer = model.layers[0]
     alpha = layer.noise.trainable_variables[0]
     model.fit(tf.zeros_like(X), Y, verbose=0)  # No gradient reaches it, so decay alone would.
@@ -145,6 +154,22 @@ def test_training_saving_and_what_does_not_touch_alpha(tmp_path):
     noisy = perturb_weights(model, 1.0, exclude="bias")
     assert noisy.layers[0].noise.get_weights() == layer.noise.get_weights()
     assert np.any(noisy_call(model, 1.0, X, seed=1, step=1) != model(X))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TensorFlow's own.
+@pytest.mark.parametrize(
+    "wrap", [ParametricNoise, functools.partial(GaussianWeightNoise, stddev=0.1)]
+)
+def test_calls_outside_of_replicas(wrap):
+    """As in a `fit` on several devices, which calls a model that is to be built with `training=False`."""
+    with fits.strategy().scope():
+        layer = wrap(layers.Dense(2), seed=1)
+        outputs = layer(X, training=True)
+    other = wrap(layers.Dense(2), seed=1)
+    other.build(X.shape)
+    other.set_weights(layer.get_weights())
+    np.testing.assert_allclose(outputs, other(X, training=True), rtol=1e-5)
+    assert np.any(outputs != layer.layer(X))
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "float64"])
