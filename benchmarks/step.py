@@ -4,6 +4,8 @@ Interleaved rounds, medians over all their steps. "usual" is the callback one fi
 `tf.random.normal` added in `on_train_batch_begin` and subtracted in `on_train_batch_end`; "NumPy" does the
 same through `get_weights` and `set_weights`.
 
+Several passes in a step cost at most as many plain steps, and as many times the noise.
+
 Beside the ratio to a plain step: what the noise adds to one, in ns per weight, and as a share of what the
 usual callback adds.
 
@@ -21,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 from rounds import fit
 
-from keras_weightnoise import WeightNoiseCallback, schedules
+from keras_weightnoise import WeightNoiseCallback, adversaries, schedules
 
 
 class Usual(keras.callbacks.Callback):
@@ -96,6 +98,9 @@ WAYS = {
     "  magnitude 0 so far": lambda: [
         WeightNoiseCallback(schedules.LinearRamp(0.0, 0.01, start_step=10**9, ramp_steps=1))
     ],
+    "  draws_per_step=2": lambda: [WeightNoiseCallback(0.01, draws_per_step=2)],
+    "  clean_gradient=0.5": lambda: [WeightNoiseCallback(0.01, clean_gradient=0.5)],
+    "  adversaries.SAM()": lambda: [WeightNoiseCallback(adversaries.SAM())],
     "usual": lambda: [Usual()],
     "NumPy": lambda: [NumPy()],
 }

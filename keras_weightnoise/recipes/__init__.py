@@ -1,7 +1,7 @@
 """Published methods by name. Each returns something ready: a callback, a perturbed model, an average.
 
 `**settings` are arguments of `WeightNoiseCallback`, or of what else a recipe says: all can be given, also
-those that the recipe sets. What is one argument away has no function: the README has a table of the spellings.
+those that the recipe sets. What is one argument away has no function: see the table in the README.
 """
 
 from keras_weightnoise.recipes.adversarial import asam, awp, sam
