@@ -48,7 +48,7 @@ def random_directions(
     for step in range(count):
         direction = []
         for target, w, n in zip(
-            targets, clean, noisy.draw(nothing, step, traced=False), strict=True
+            targets, clean, noisy.draw(nothing, step), strict=True
         ):
             axes = target.axes if normalize == "filter" else tuple(range(len(w.shape)))
             d = tf.cast(n, tf.float64)

@@ -62,7 +62,7 @@ def measure(
     with keep_at_interrupt(rows, stacklevel=5):
         for context, group in groups:
             with context:
-                progress.start()  # The first draw is traced.
+                progress.start()
                 # An interrupt leaves fewer draws, not fewer trials.
                 for draw, trial in itertools.product(draws, group):
                     if trial.is_random or trial not in known:

@@ -95,7 +95,7 @@ class NoisyValidationCallback(keras.callbacks.Callback):  # type: ignore[misc]  
         with BorrowedWeights(self.model, noisy.variables) as weights:
             for draw in range(self.draws):
                 # A graph for so few draws would not be worth its tracing.
-                weights.put(noisy.draw(weights.clean, draw, traced=False))
+                weights.put(noisy.draw(weights.clean, draw))
                 found.append(evaluator.noisy())
         for metric in found[0]:
             logs[f"val_noisy_{metric}"] = float(np.mean([each[metric] for each in found]))

@@ -104,9 +104,8 @@ def layer_sensitivity(
 class _Parts:
     """The layers (or variables) of a model under noise, one at a time.
 
-    All of a draw is drawn at once, and kept for one part after the other. A graph that drew for each alone
-    would be as many graphs as there are layers: tracing them took most of the time of a deep model. Even one
-    is not worth its tracing, for as few draws.
+    All of a draw is drawn at once, and kept for one part after the other: to draw for each alone would take
+    most of the time of a deep model.
 
     Attributes:
         weights: The context in which noise can be put into the weights.
@@ -141,7 +140,7 @@ class _Parts:
 
     def _inject(self, places: Sequence[int], draw: int) -> None:
         if draw != self._draw:
-            self._values = self._noisy.draw(self.weights.clean, draw, traced=False)
+            self._values = self._noisy.draw(self.weights.clean, draw)
             self._draw = draw
         values = list(self.weights.clean)
         for place in places:

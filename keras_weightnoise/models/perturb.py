@@ -1,6 +1,5 @@
 """Noise in the weights of a trained model: on a copy, in place, or for as long as a `with` lasts."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -182,10 +181,6 @@ class PerturbedWeights(BorrowedWeights):
         super().__init__(model, [t.variable for _, targets in self.assigned for t in targets])
         self._seed = seeds.resolve_seed(seeds.check_seed(seed))
         self._magnitudes = [each.magnitudes_at(0) for each, _ in self.assigned]
-        # Of a partial, which has no code of its own, TensorFlow does not warn that objects made in a loop
-        # are traced in a loop.
-        self._draw = functools.partial(perturb_assigned, self.assigned, differentiable=False)
-        self._traced = tf.function(self._draw, autograph=False)
         self._step = 0
 
     def __enter__(self) -> "PerturbedWeights":
@@ -231,17 +226,23 @@ class PerturbedWeights(BorrowedWeights):
         clean: Sequence[Tensor],
         step: int,
         magnitudes: Sequence[Sequence[Tensor]] | None = None,
-        traced: bool = True,
     ) -> list[Tensor]:
         """The values under noise of `variables` that hold these clean values.
+
+        Without a graph: tracing one takes as long as some fifty draws.
 
         Args:
             clean: The clean values.
             step: The draw.
             magnitudes: One for each noise. `None`: their own.
-            traced: Whether to trace a graph, as pays for some fifty draws and more.
         """
-        draw = self._traced if traced else self._draw
-        seed, at = tf.constant(self._seed, tf.int64), tf.constant(step, tf.int64)
-        sizes = list(self._magnitudes if magnitudes is None else magnitudes)
-        return draw(list(clean), seed=seed, step=at, chip=at, magnitudes=sizes)
+        at = tf.constant(step, tf.int64)
+        return perturb_assigned(
+            self.assigned,
+            clean,
+            seed=tf.constant(self._seed, tf.int64),
+            step=at,
+            chip=at,
+            magnitudes=self._magnitudes if magnitudes is None else magnitudes,
+            differentiable=False,
+        )
