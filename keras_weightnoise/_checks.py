@@ -1,19 +1,41 @@
 """Checks of arguments that several functions take."""
 
 import functools
+import inspect
 import math
 import numbers
-from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_weightnoise._types import VARIABLE_TYPES
 
 
-def check_model(model: object, kind: type = keras.Model) -> None:
-    """Raises unless `model` is of a kind: `keras.Model`, or `keras.Layer`, which models are too."""
+def shown(value: Any) -> str:
+    """How an error shows a value: of arrays, and of what holds many, no more than says what they are."""
+    if (isinstance(value, np.ndarray) or tf.is_tensor(value)) and len(value.shape):
+        return f"<{type(value).__name__} of shape {tuple(value.shape)}>"
+    if isinstance(value, list | tuple):
+        items = ", ".join(["..." if i == 4 else shown(each) for i, each in enumerate(value[:5])])
+        return f"[{items}]" if isinstance(value, list) else f"({items})"
+    return repr(value)
+
+
+def check_model(
+    model: object, kind: type = keras.Model, name: str = "model", **others: object
+) -> None:
+    """Raises unless `model` is of a kind: `keras.Model`, or `keras.Layer`, which models are too.
+
+    Args:
+        model: What was given for the model.
+        kind: What it should be.
+        name: What the argument is called.
+        **others: The arguments behind it, where it may have been mistaken for one of them.
+    """
+    check_order(model, kind, name, **others)
     if not isinstance(model, kind):
         expected = (
             "a `keras.Model`" if kind is keras.Model else "a `keras.Model` or a `keras.Layer`"
@@ -21,17 +43,27 @@ def check_model(model: object, kind: type = keras.Model) -> None:
         if isinstance(model, type):
             expected += ", not a class"
         raise TypeError(
-            f"Invalid `model`. Expected {expected}. "
-            f"Received: model={model} (of type {type(model).__name__})"
+            f"Invalid `{name}`. Expected {expected}. "
+            f"Received: {name}={shown(model)} (of type {type(model).__name__})"
         )
+
+
+def check_order(first: object, kind: type, name: str, **others: object) -> None:
+    """Raises if an argument of a kind was given in the place of one of those behind it."""
+    for other, value in others.items():
+        if isinstance(value, kind) and not isinstance(first, kind):
+            raise TypeError(
+                f"Invalid `{name}`. Expected `{name}` first, then `{other}`. "
+                f"Received: {name}={shown(first)}, {other}={value}"
+            )
 
 
 def check_variables(model: Any, purpose: str) -> None:
     """Raises unless a model has variables, as it does once it is built."""
     if not model.variables:
+        unbuilt = " Expected a built model. Build it, or call it once on a batch."
         raise ValueError(
-            f"Model {model.name!r} has no variables to {purpose}. Expected a built model. Build it, or "
-            "call it once on a batch."
+            f"Model {model.name!r} has no variables to {purpose}.{'' if model.built else unbuilt}"
         )
 
 
@@ -134,22 +166,32 @@ _R = TypeVar("_R")
 
 
 def renamed(**names: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Has a function say what an argument is called here, where other functions call it otherwise.
+    """Has a function say which arguments it has, where it is given another.
 
     Args:
-        **names: The function's own name for each argument that it does not know.
+        **names: The function's own name for each argument that other functions have in its place.
     """
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        known = [name for name in inspect.signature(function).parameters if name != "self"]
+
         @functools.wraps(function)
         def checked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-            for name in names.keys() & kwargs.keys():
-                raise TypeError(
-                    f"Unknown argument `{name}`. Expected `{names[name]}`. "
-                    f"Received: {name}={kwargs[name]!r}"
-                )
+            for name in kwargs:
+                if name not in known:
+                    refuse_unknown(name, kwargs[name], known, names)
             return function(*args, **kwargs)
 
         return checked
 
     return decorate
+
+
+def refuse_unknown(
+    name: str, value: object, known: Sequence[str], names: Mapping[str, str]
+) -> NoReturn:
+    """Raises because of an argument that is not known: it says which is meant, or all that there are."""
+    expected = f"`{names[name]}`" if name in names else ", ".join(f"`{each}`" for each in known)
+    raise TypeError(
+        f"Unknown argument `{name}`. Expected {expected}. Received: {name}={shown(value)}"
+    )

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_weightnoise import noises
+from keras_weightnoise._checks import shown
 from keras_weightnoise._weights import selection, selectors
 from keras_weightnoise._weights.noise_parameters import trained_rhos
 from keras_weightnoise._weights.reachable import Layer, Variable, path
@@ -52,9 +53,10 @@ def get_rules(noise: Any) -> list[Rule]:
     rules = []
     for pair in pairs:
         if not (isinstance(pair, list | tuple) and len(pair) == 2):
+            data = "; data come before it" if hasattr(pair, "shape") else ""
             raise TypeError(
-                "Invalid `noise`. Expected a noise, or pairs (selector, noise). "
-                f"Received: noise={noise!r}"
+                f"Invalid `noise`. Expected a noise, or pairs (selector, noise){data}. "
+                f"Received: noise={shown(noise)}"
             )
         selectors.check_selector("noise", pair[0])
         rules.append((pair[0], noises.get(pair[1])))

@@ -97,7 +97,7 @@ def matching(
         return set().union(*(matching(root, candidates, name, s, **options) for s in selector))
     found = matched(root, candidates, selector)
     if not found and selector is not None:
-        advice = _advice(root, selector) if frozen is False else ""
+        advice = _advice(root, selector, frozen)
         raise ValueError(
             f"`{name}` matches no eligible variable of {root.name!r}. "
             f"Received: {name}={selector!r}.{advice}{listing(root, candidates, other)}"
@@ -138,9 +138,16 @@ def _search(root: Layer, candidates: Sequence[Variable], pattern: str) -> set[in
     return found
 
 
-def _advice(root: Layer, selector: Selector) -> str:
-    frozen = [v for v in reachable.learned(root) if is_float(v) and not v.trainable]
-    if not matched(root, frozen, selector):
+def _advice(root: Layer, selector: Selector, frozen: bool | None) -> str:
+    """What may be wrong with a selector that matches nothing."""
+    if isinstance(selector, keras.Layer) and all(
+        each is not selector for each in reachable.sublayers(root)
+    ):
+        return f" That layer is not in {root.name!r}: `model.get_layer` has those that are."
+    if reachable.is_variable(selector) and all(v is not selector for v in root.variables):
+        return f" That variable is not in {root.name!r}: `model.variables` has those that are."
+    weights = [v for v in reachable.learned(root) if is_float(v) and not v.trainable]
+    if frozen is not False or not matched(root, weights, selector):
         return ""
     return " What it matches is frozen, which noise reaches with `frozen=True`."
 

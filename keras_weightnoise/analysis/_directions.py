@@ -47,9 +47,7 @@ def random_directions(
     directions = []
     for step in range(count):
         direction = []
-        for target, w, n in zip(
-            targets, clean, noisy.draw(nothing, step), strict=True
-        ):
+        for target, w, n in zip(targets, clean, noisy.draw(nothing, step), strict=True):
             axes = target.axes if normalize == "filter" else tuple(range(len(w.shape)))
             d = tf.cast(n, tf.float64)
             if normalize is not None:

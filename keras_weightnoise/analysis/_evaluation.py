@@ -67,6 +67,8 @@ class Evaluator:
             # As of Keras 3.5, `evaluate` puts one of its own there.
             if history is not None:
                 self._model.history = history
+        if not logs:
+            raise ValueError("Invalid `data`. Expected at least one batch. Received: none")
         metrics = {}
         for name, value in logs.items():
             values = np.asarray(value)
@@ -133,8 +135,9 @@ def keep_at_interrupt(rows: Sized, stacklevel: int = 4) -> Iterator[None]:
         )
 
 
-def check_arguments(model: Any, seed: Any) -> None:
+def check_arguments(model: Any, data: Any, seed: Any) -> None:
     """Raises unless there is a model to evaluate, and a seed."""
+    check_model(model, data=data)
     check_compiled(model)
     if seeds.check_seed(seed) is None:
         raise TypeError("Invalid `seed`. Expected an integer. Received: seed=None")
@@ -142,6 +145,10 @@ def check_arguments(model: Any, seed: Any) -> None:
 
 def check_draws(draws: Any) -> list[int]:
     """The numbers of the draws that an int (so many) or a range stands for."""
+    if isinstance(draws, list | tuple):
+        raise TypeError(
+            f"Invalid `draws`. Expected an integer >= 1, or a range. Received: draws={draws}"
+        )
     if not isinstance(draws, range):
         check_count("draws", draws)
         return list(range(draws))

@@ -72,8 +72,9 @@ def at_magnitude(spec: Any, magnitude: Any) -> Noise:
         )
     if not callable(spec):
         raise TypeError(
-            "Invalid `noise`. Expected one of `keras_weightnoise.noises`, a function from a magnitude to "
-            f"one, or a list of these. Received: noise={spec!r} (of type {type(spec).__name__})"
+            "Invalid `noise`. Expected one of `keras_weightnoise.noises`, such as `noises.Gaussian()`, a "
+            "function from a magnitude to one, or a list of these. "
+            f"Received: noise={spec!r} (of type {type(spec).__name__})"
         )
     noise = spec(magnitude)
     if not isinstance(noise, Noise):

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_weightnoise._checks import check_count
+from keras_weightnoise._checks import check_count, is_number
 
 
 class RepeatedData:
@@ -27,6 +27,12 @@ class RepeatedData:
     def __init__(
         self, name: str, data: Any, batch_size: int | None = None, steps: int | None = None
     ) -> None:
+        if data is None or is_number(data) or isinstance(data, str | type) or callable(data):
+            raise TypeError(
+                f"Invalid `{name}`. Expected a tuple of arrays (x, y), a `tf.data.Dataset`, or whatever else "
+                "`model.evaluate` takes (of a generator function, what it returns). "
+                f"Received: {name}={data!r} (of type {type(data).__name__})"
+            )
         for key, value in (("batch_size", batch_size), ("steps", steps)):
             if value is not None:
                 check_count(key, value)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_weightnoise._checks import check_count
+from keras_weightnoise._checks import check_count, shown
 from keras_weightnoise._tables import Table
 from keras_weightnoise.analysis._plots import make_axes
 from keras_weightnoise.analysis._results import Result
@@ -164,6 +164,7 @@ def calibration_report(y_true: Any, probabilities: Any, *, bins: int = 15) -> Ca
         - [Guo et al., 2017](https://arxiv.org/abs/1706.04599) (expected calibration error)
     """
     check_count("bins", bins)
+    _check_order(y_true, probabilities)
     p = check_probabilities(probabilities)
     labels = check_labels(y_true, *p.shape)
     of_label = p[np.arange(len(p)), labels]
@@ -187,6 +188,20 @@ def calibration_report(y_true: Any, probabilities: Any, *, bins: int = 15) -> Ca
         bin_accuracy=bin_accuracy,
         bin_count=count,
     )
+
+
+def _check_order(y_true: Any, probabilities: Any) -> None:
+    """Raises if labels were given for probabilities."""
+    labels = np.asarray(probabilities)
+    if labels.size and labels.dtype.kind in "iu" and np.max(labels) > 1:
+        swapped = np.asarray(y_true).dtype.kind == "f" and np.ndim(y_true) == 2
+        expected = (
+            "the labels first, then the probabilities" if swapped else "probabilities, not labels"
+        )
+        raise TypeError(
+            f"Invalid `probabilities`. Expected {expected}. "
+            f"Received: y_true={shown(y_true)}, probabilities={shown(probabilities)}"
+        )
 
 
 def check_probabilities(probabilities: Any) -> Array:

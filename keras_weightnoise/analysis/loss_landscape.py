@@ -117,7 +117,7 @@ def loss_landscape(
         - [Li et al., 2018](https://arxiv.org/abs/1712.09913) (filter-normalised directions)
         - [Goodfellow et al., 2015](https://arxiv.org/abs/1412.6544) (lines between models)
     """
-    check_arguments(model, seed)
+    check_arguments(model, data, seed)
     _check_grid(span, points, normalize)
     if trajectory is not None:
         found, kind = principal_directions(model, trajectory, directions), "principal components"

@@ -107,7 +107,7 @@ def noise_budget(
     ['^first/kernel$', '^second/kernel$']
     >>> noisy = perturb_weights(model, budget.noise)
     """
-    check_arguments(model, seed)
+    check_arguments(model, data, seed)
     numbers = check_draws(draws)
     check_search(drop, high, bisections, mode)
     check_choice("by", by, ("layer", "variable"))

@@ -111,7 +111,7 @@ def noise_tolerance(
         - [Jiang et al., 2020](https://arxiv.org/abs/1912.02178) (sharpness and generalisation)
         - [Dziugaite et al., 2020](https://arxiv.org/abs/2010.11924)
     """
-    check_arguments(model, seed)
+    check_arguments(model, data, seed)
     numbers = check_draws(draws)
     check_search(drop, high, bisections, mode, within)
     evaluator = Evaluator(model, data, batch_size, steps, recalibrate)

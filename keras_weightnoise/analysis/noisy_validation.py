@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_weightnoise._checks import check_count
+from keras_weightnoise._checks import check_count, renamed
 from keras_weightnoise._random import seeds
 from keras_weightnoise._weights.rules import get_rules
 from keras_weightnoise._weights.selectors import Selector, check_selectors
@@ -57,6 +57,7 @@ class NoisyValidationCallback(keras.callbacks.Callback):  # type: ignore[misc]  
     ['loss', 'mae', 'val_noisy_loss', 'val_noisy_mae']
     """
 
+    @renamed(stddev="noise", layers="variables", data="validation_data")
     def __init__(
         self,
         validation_data: Any,
@@ -94,7 +95,6 @@ class NoisyValidationCallback(keras.callbacks.Callback):  # type: ignore[misc]  
         found = []
         with BorrowedWeights(self.model, noisy.variables) as weights:
             for draw in range(self.draws):
-                # A graph for so few draws would not be worth its tracing.
                 weights.put(noisy.draw(weights.clean, draw))
                 found.append(evaluator.noisy())
         for metric in found[0]:

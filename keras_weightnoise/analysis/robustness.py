@@ -98,7 +98,7 @@ def robustness_sweep(
         - [Joshi et al., 2020](https://doi.org/10.1038/s41467-020-16108-9) (accuracy under noise of
           hardware)
     """
-    check_arguments(model, seed)
+    check_arguments(model, data, seed)
     numbers = check_draws(draws)
     points = plan(noise, check_magnitudes(magnitudes))
     perturbed = [

@@ -80,7 +80,7 @@ def layer_sensitivity(
     >>> sorted(result.summaries())
     ['first', 'second']
     """
-    check_arguments(model, seed)
+    check_arguments(model, data, seed)
     numbers = check_draws(draws)
     if by not in ("layer", "variable"):
         raise ValueError(f'Invalid `by`. Expected "layer" or "variable". Received: by={by!r}')

@@ -140,7 +140,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
     _kept: NoisyStep | None = None  # The last one, which the next fit may need again.
     _armed: Armed | None = None
 
-    @renamed(stddev="noise")
+    @renamed(stddev="noise", sigma="noise", magnitude="noise", layers="variables")
     def __init__(
         self,
         noise: Noise | Adversary | Magnitude | Mapping[Any, Any] | Sequence[Any] = 0.01,

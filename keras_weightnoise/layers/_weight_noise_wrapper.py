@@ -41,7 +41,7 @@ class WeightNoiseWrapper(keras.layers.Wrapper):  # type: ignore[misc]  # Keras s
     # The arguments that `get_config` serializes.
     serialized: ClassVar[tuple[str, ...]] = ("variables", "exclude")
     # Whether frozen weights are perturbed, too.
-    perturbs_frozen: ClassVar[bool] = False
+    perturbs_frozen: bool = False
 
     def __init__(
         self,
@@ -228,7 +228,7 @@ class WeightNoiseWrapper(keras.layers.Wrapper):  # type: ignore[misc]  # Keras s
             what = f"the quantized kernels {quantized}" if quantized else "anything: all is frozen"
             warnings.warn(
                 f"The layer {self.name!r} does not perturb {what}. Weight noise is for trainable "
-                "floating-point weights.",
+                "floating-point weights; `GaussianWeightNoise(..., frozen=True)` has it in frozen ones, too.",
                 stacklevel=2,
             )
         return targets

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_weightnoise import noises
-from keras_weightnoise._checks import check_amount
+from keras_weightnoise._checks import check_amount, check_flag, check_order
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.reachable import Layer
 from keras_weightnoise._weights.rules import check_for_training
@@ -37,9 +37,9 @@ class GaussianWeightNoise(WeightNoiseWrapper):
     depthwise and pointwise ones, embeddings, LoRA's factors, and in layers of your own the weights of rank 2
     and above that are not named bias, gamma, beta, scale or alpha. Biases are none, of whatever rank, nor
     are the parameters of normalization layers and of PReLU. Never perturbed are BatchNormalization's
-    statistics, frozen weights, and the integer kernels of quantized layers. After `enable_lora` the noise is
-    on the trainable factors. Where nothing is left to perturb (the layer was frozen or quantized after it
-    was built), calls are those of the plain layer, with one warning.
+    statistics, the integer kernels of quantized layers, and, unless `frozen=True`, frozen weights: after
+    `enable_lora` the noise is on the trainable factors. Where nothing is left to perturb (the layer was
+    frozen or quantized after it was built), calls are those of the plain layer, with one warning.
 
     Each output of each example has the mean and variance of weight noise. How the outputs of a batch
     vary together is the `estimator`'s:
@@ -76,6 +76,8 @@ class GaussianWeightNoise(WeightNoiseWrapper):
             bool, or a list of these. `None`: every trainable float variable. With a variable, a layer or
             a class the wrapper cannot be saved or cloned. Defaults to `"kernels"`.
         exclude: Which of these not, in the same terms. Defaults to `None`.
+        frozen: Whether frozen weights are noisy, too, in a frozen layer or under LoRA, as on hardware all
+            are. Defaults to `False`.
         seed: Int in [0, 2^32), or `None` for one drawn from what `keras.utils.set_random_seed` seeds.
             Defaults to `None`.
         **kwargs: Keyword arguments of `keras.Layer`, such as `name`. `dtype` is by default the wrapped
@@ -123,10 +125,13 @@ class GaussianWeightNoise(WeightNoiseWrapper):
         estimator: Estimator = "shared",
         variables: Selector | None = "kernels",
         exclude: Selector | None = None,
+        frozen: bool = False,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
+        check_order(layer, keras.Layer, "layer", stddev=stddev)
         _refuse_schedule("stddev", stddev)
+        check_flag("frozen", frozen)
         check_amount("stddev", stddev)  # A variable that changes goes into a `noise`.
         noises.Gaussian(stddev, relative_to)  # Checks both.
         if noise is not None:
@@ -147,6 +152,7 @@ class GaussianWeightNoise(WeightNoiseWrapper):
         self.stddev = float(stddev)
         self.relative_to = relative_to
         self.noise = noise
+        self.perturbs_frozen = frozen
         self.check_targets_if_built()
 
     def is_noisy(self, training: bool | None) -> bool:
@@ -182,6 +188,7 @@ class GaussianWeightNoise(WeightNoiseWrapper):
             "stddev": self.stddev,
             "relative_to": self.relative_to,
             "noise": keras.saving.serialize_keras_object(self.noise),
+            "frozen": self.perturbs_frozen,
         }
 
 

@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 
 from keras_weightnoise import noises
-from keras_weightnoise._checks import check_flag
+from keras_weightnoise._checks import check_flag, check_model, is_number, shown
 from keras_weightnoise._types import VARIABLE_TYPES, Tensor
 from keras_weightnoise._weights import perturbation, selectors
 from keras_weightnoise._weights.building import build
@@ -117,10 +117,11 @@ def noisy_call(
     References:
         - [Graves, 2011](https://papers.nips.cc/paper/4329-practical-variational-inference-for-neural-networks)
     """
-    if not isinstance(layer_or_model, keras.Layer):
+    check_model(layer_or_model, keras.Layer, "layer_or_model", noise=noise)
+    if args and (is_number(args[0]) or isinstance(args[0], Noise)) and getattr(noise, "shape", ()):
         raise TypeError(
-            "Invalid `layer_or_model`. Expected a `keras.Layer` or a `keras.Model`. "
-            f"Received: layer_or_model={layer_or_model} (of type {type(layer_or_model).__name__})"
+            "Invalid `noise`. Expected the noise before the inputs. "
+            f"Received: noise={shown(noise)}, and {args[0]} behind it"
         )
     check_flag("frozen", frozen)
     rules = get_rules(noise)

@@ -38,17 +38,18 @@ def choose(
     estimator: Estimator,
     *,
     frozen: bool,
+    frozen_layers: bool,
 ) -> dict[int, Selector]:
     """The layers to wrap, by their ids, and for each what its wrapper takes as `variables`.
 
-    What `add_weight_noise` says of `variables` and `exclude`. `frozen`: whether in layers that have trainable
-    kernels frozen ones count, too, if they are not selected by name.
+    What `add_weight_noise` says of `variables` and `exclude`. If kernels are not selected by name: `frozen` is
+    whether frozen ones count, too, in layers that have trainable ones, `frozen_layers` whether in all.
     """
     layers = {id(chain[0]): chain[0] for chain in chains(model) if not _has_noise(chain[0])}
     kernels = {key: _kernels(layer) for key, layer in layers.items()}
     candidates = list({id(v): v for each in kernels.values() for v in each}.values())
     if variables is None:
-        wanted = [each for each in layers.values() if _is_wanted(each, estimator)]
+        wanted = [e for e in layers.values() if _is_wanted(e, estimator, frozen_layers)]
         chosen = {id(v) for each in wanted for v in _kernels(each) if frozen or v.trainable}
     else:
         chosen = selectors.matching(model, candidates, "variables", variables, other=_OTHER)
@@ -116,7 +117,7 @@ def _selector(layer: Layer, kernels: list[Variable], selected: list[Variable]) -
     return f"^(?:{'|'.join(map(re.escape, names))})$"
 
 
-def _is_wanted(layer: Layer, estimator: Estimator) -> bool:
+def _is_wanted(layer: Layer, estimator: Estimator, frozen: bool) -> bool:
     """Whether a layer is wrapped where nothing is selected, if it can be."""
     kernels = _kernels(layer)
     try:
@@ -126,7 +127,7 @@ def _is_wanted(layer: Layer, estimator: Estimator) -> bool:
     if estimator != "shared" and layer.lora_enabled:
         return False
     floats = [v for v in kernels if is_float(v)]
-    return any(v.trainable for v in floats) or (bool(kernels) and not floats)
+    return any(frozen or v.trainable for v in floats) or (bool(kernels) and not floats)
 
 
 def _why_refused(layer: Layer, selected: list[Variable]) -> str | None:

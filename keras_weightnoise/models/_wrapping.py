@@ -47,7 +47,8 @@ def wrap_layers(
     check_graph(model, _INSTEAD)
     check_selectors(variables=variables, exclude=exclude)
     wrapper(keras.layers.Dense(1, name="any"), **arguments, seed=seed, name="any")  # Checks them.
-    chosen = choose(model, variables, exclude, arguments["estimator"], frozen=frozen)
+    options = {"frozen": frozen, "frozen_layers": arguments.get("frozen", False)}
+    chosen = choose(model, variables, exclude, arguments["estimator"], **options)
     made: list[WeightNoiseWrapper] = []
     places = {id(layer): place for place, (layer, *_) in enumerate(chains(model))}
 

@@ -1,12 +1,13 @@
 """Weight noise for the layers of an existing model, and without it again."""
 
+import inspect
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 
-from keras_weightnoise._checks import check_flag
+from keras_weightnoise._checks import check_flag, check_order, refuse_unknown
 from keras_weightnoise._weights.noise_parameters import stddevs_of, trained_rhos
 from keras_weightnoise._weights.reachable import Layer, Variable
 from keras_weightnoise._weights.selectors import Selector
@@ -16,7 +17,7 @@ from keras_weightnoise.layers.gaussian_weight_noise import GaussianWeightNoise
 from keras_weightnoise.models._layer_selection import chains, wrappers
 from keras_weightnoise.models._rebuilding import compile_like, rebuild
 from keras_weightnoise.models._wrapping import FUNCTIONAL, check_graph, wrap_layers
-from keras_weightnoise.noises import Scale
+from keras_weightnoise.noises import Noise, Scale
 
 _INSTEAD_OF_STRIPPING = f"Take the wrappers out of its code, and load the weights; or, {FUNCTIONAL}"
 
@@ -26,9 +27,11 @@ def add_weight_noise(
     stddev: float = 0.1,
     *,
     relative_to: Scale | None = None,
+    noise: Noise | None = None,
     estimator: Estimator = "shared",
     variables: Selector | None = None,
     exclude: Selector | None = None,
+    frozen: bool = False,
     seed: int | None = None,
     **others: Any,
 ) -> Any:
@@ -48,6 +51,8 @@ def add_weight_noise(
         stddev: Float >= 0, in units of the weights where `relative_to` is `None`, else of that scale.
             Defaults to `0.1`.
         relative_to: The scale: see `GaussianWeightNoise`. Defaults to `None`.
+        noise: One of `keras_weightnoise.noises` in place of these: see `GaussianWeightNoise`. Defaults to
+            `None`.
         estimator: What each example of a batch sees of the noise: see `GaussianWeightNoise`. Defaults
             to `"shared"`.
         variables: Which kernels: a regular expression searched in `variable.path`, a variable, a layer, a
@@ -61,9 +66,11 @@ def add_weight_noise(
             have noise already (in a wrapper, or of their own, as `NoisyDense`) stay as they are. Defaults
             to `None`.
         exclude: Which of these not, in the same terms. Defaults to `None`.
+        frozen: Whether layers that are frozen are wrapped, too, and frozen weights noisy: see
+            `GaussianWeightNoise`. Defaults to `False`.
         seed: Int in [0, 2^32), from which each wrapper gets one of its own, whatever else is wrapped.
             `None`: each takes one from what `keras.utils.set_random_seed` seeds. Defaults to `None`.
-        **others: None. `layers` is refused with what to give in its place.
+        **others: None. What other functions call otherwise is refused with its name here.
 
     Returns:
         A model of the class of `model`, compiled as it is, with an optimizer that begins anew. (If what
@@ -92,14 +99,20 @@ def add_weight_noise(
     'Dense'
     """
     for name, value in others.items():
-        advice = " It is `variables`, here as everywhere." if name == "layers" else ""
-        raise TypeError(
-            f"`add_weight_noise` has no argument `{name}`.{advice} Received: {name}={value!r}"
-        )
+        known = inspect.signature(add_weight_noise).parameters
+        names = {"layers": "variables", "sigma": "stddev", "magnitude": "stddev"}
+        refuse_unknown(name, value, [*known][:-1], names)
+    check_order(model, keras.Model, "model", stddev=stddev)
     new, _ = wrap_layers(
         model,
         GaussianWeightNoise,
-        {"stddev": stddev, "relative_to": relative_to, "estimator": estimator},
+        {
+            "stddev": stddev,
+            "relative_to": relative_to,
+            "noise": noise,
+            "estimator": estimator,
+            "frozen": frozen,
+        },
         variables=variables,
         exclude=exclude,
         seed=seed,

@@ -15,6 +15,7 @@ from keras_weightnoise.models import _accumulate as accumulate
 from keras_weightnoise.models import _magnitudes as magnitudes
 from keras_weightnoise.models import _spread as spread
 from keras_weightnoise.models._batch_function import BatchFunction, BatchFunctions
+from keras_weightnoise.models._compiled_by_itself import CompiledByItself
 from keras_weightnoise.models._ensemble_settings import EnsembleSettings
 from keras_weightnoise.models._inputs import MeanLayer, input_shape, symbolic_inputs
 from keras_weightnoise.models._members import Members
@@ -24,7 +25,7 @@ from keras_weightnoise.noises import Magnitude, Noise
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
-class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no types.
+class WeightNoiseEnsemble(CompiledByItself):
     """The mean over perturbed members of a model: `y = 1/M sum_m f(x; w + n(seed, m))`.
 
     Use it for predictions that a small change of the weights does not upset, for probabilities that are
@@ -269,11 +270,10 @@ class WeightNoiseEnsemble(keras.Model):  # type: ignore[misc]  # Keras ships no 
         return cls(**{**config, **objects})
 
     def __repr__(self) -> str:
-        noises = self._settings.noises
-        shown = noises[0] if len(noises) == 1 else noises
+        noise, *others = self._settings.noises
         return (
-            f"<WeightNoiseEnsemble of {self.model.name!r}, noise={shown}, members={self.members}, "
-            f"seed={self.seed}>"
+            f"<WeightNoiseEnsemble of {self.model.name!r}, noise={(noise, *others) if others else noise}, "
+            f"members={self.members}, seed={self.seed}>"
         )
 
     def _mean(self, inputs: Any, training: bool | None) -> tuple[Any, list[Tensor]]:

@@ -162,12 +162,7 @@ class PerturbedWeights(BorrowedWeights):
         exclude: Selector | None = None,
         seed: int | None = None,
     ) -> None:
-        if isinstance(noise, keras.Layer) and not isinstance(model, keras.Layer):
-            raise TypeError(
-                "Invalid `model`. Expected the model first, then the noise. "
-                f"Received: model={model}, noise={noise}"
-            )
-        check_model(model, keras.Layer)
+        check_model(model, keras.Layer, noise=noise)
         rules = get_rules(noise)
         for member in (member for _, each in rules for member in each.members):
             if callable(member.magnitudes[0]):

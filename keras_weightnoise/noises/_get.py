@@ -5,6 +5,8 @@ from typing import Any
 
 import keras
 
+from keras_weightnoise._checks import shown
+
 
 def get(noise: Any) -> Any:
     """Returns a noise model: a number or schedule s means `Gaussian(stddev=s)`.
@@ -34,7 +36,7 @@ def message(noise: object, hint: str = "") -> str:
         "Invalid `noise`. Expected a number (the standard deviation of Gaussian noise), a scalar tensor or "
         "variable of it, a `keras.optimizers.schedules.LearningRateSchedule`, or one of "
         "`keras_weightnoise.noises`"
-        f"{hint}. Received: noise={noise!r} (of type {type(noise).__name__})"
+        f"{hint}. Received: noise={shown(noise)} (of type {type(noise).__name__})"
     )
 
 
