@@ -176,7 +176,7 @@ MISTAKES = {
         lambda: kw.calibration_report([0, 1, 2], [0, 1, 2]),
         "Expected probabilities, not labels.",
     ),
-    "results of another kind": (lambda: kw.compare({"a": 1}), "Received: results={'a': 'int'}"),
+    "results of another kind": (lambda: kw.compare({"a": 1}), "Received: {'a': 'int'}"),
     "a list of results": (lambda: kw.compare([1]), "Received: results of type list"),
 }
 
