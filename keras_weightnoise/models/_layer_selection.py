@@ -42,14 +42,14 @@ def choose(
 ) -> dict[int, Selector]:
     """The layers to wrap, by their ids, and for each what its wrapper takes as `variables`.
 
-    What `add_weight_noise` says of `variables` and `exclude`. If kernels are not selected by name: `frozen` is
-    whether frozen ones count, too, in layers that have trainable ones, `frozen_layers` whether in all.
+    What `add_weight_noise` says of `variables` and `exclude`. If kernels are not selected by name: `frozen`
+    is whether frozen ones count, too, in layers that have trainable ones, `frozen_layers` whether in all.
     """
     layers = {id(chain[0]): chain[0] for chain in chains(model) if not _has_noise(chain[0])}
     kernels = {key: _kernels(layer) for key, layer in layers.items()}
     candidates = list({id(v): v for each in kernels.values() for v in each}.values())
     if variables is None:
-        wanted = [e for e in layers.values() if _is_wanted(e, estimator, frozen_layers)]
+        wanted = [one for one in layers.values() if _is_wanted(one, estimator, frozen_layers)]
         chosen = {id(v) for each in wanted for v in _kernels(each) if frozen or v.trainable}
     else:
         chosen = selectors.matching(model, candidates, "variables", variables, other=_OTHER)
