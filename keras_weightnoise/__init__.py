@@ -1,4 +1,16 @@
-"""Noise in weight space for Keras 3 models on TensorFlow."""
+"""Noise in weight space for Keras 3 models on TensorFlow.
+
+- Train with it: `WeightNoiseCallback` in any `fit`, `GaussianWeightNoise` around a layer, `add_weight_noise`
+  around those of a model, `noisy_call` in a loop of your own.
+- Learn how much: `VariationalWeightNoise` around a layer, `add_variational_weight_noise` around those of a
+  model. Then predict with `WeightNoiseEnsemble(model, noises.Learned())`, see what was learned with
+  `signal_to_noise`, remove what does not matter with `prune_weights`, and have the plain model back from
+  `strip_weight_noise`.
+- Examine a trained model: `robustness_sweep`, `layer_sensitivity`, `noise_tolerance`, `loss_landscape`.
+- Perturb it: `perturb_weights`, `perturbed_weights`; predict with many copies: `WeightNoiseEnsemble`.
+
+What noise there is: `noises`. When and how much: `schedules`.
+"""
 
 import keras
 

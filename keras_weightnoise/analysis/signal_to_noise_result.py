@@ -74,8 +74,9 @@ class SignalToNoiseResult(Result):
         share = ax.twinx()
         share.plot(EDGES[1:], np.cumsum(counts) / counts.sum(), color="black", linestyle=":")
         share.set(ylim=(0.0, 1.02), ylabel="share below (dotted)")
-        (there,) = np.nonzero(counts)
-        ax.set(xscale="log", xlim=(EDGES[there[0]], EDGES[there[-1] + 1]))
+        (there,) = np.nonzero(counts[1:-1])  # What is beyond all bins would leave a gap.
+        first, last = (there[0], there[-1] + 3) if there.size else (0, len(counts))
+        ax.set(xscale="log", xlim=(EDGES[first], EDGES[last]))
         ax.set(xlabel="signal to noise, |mu| / sigma", ylabel="weights")
         ax.set_ylim(bottom=0.0)
         ax.legend(loc="upper left")
