@@ -18,7 +18,7 @@ README = pathlib.Path(__file__).parent.parent / "README.md"
 @pytest.mark.slow
 def test_the_code_in_the_readme_runs():
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         exec(compile(block, str(README), "exec"), {})
 

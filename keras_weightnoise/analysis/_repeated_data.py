@@ -86,26 +86,32 @@ class RepeatedData:
         x = self._data[0] if isinstance(self._data, tuple) else self._data
         return {"x": x, **self._options}
 
-    def arrays(self) -> tuple[dict[str, Any], Any]:
-        """The arguments of `predict` and the targets, in one order. Batches are read, and kept."""
+    def labelled(self) -> tuple[dict[str, Any], Any]:
+        """The arguments of `predict`, and the targets in the same order. Batches are read, and kept."""
+        size, steps = self._options["batch_size"], self._options["steps"]
         if isinstance(self._data, tuple) and len(self._data) == 2:
-            return self.inputs(), self._data[1]
-        batches = [] if self._batches is None else self._batches
+            x, y = self._data
+            if steps and size:  # Else Keras makes as many batches of all that there is.
+                x, y = keras.tree.map_structure(lambda a: a[: steps * size], (x, np.asarray(y)))
+        else:
+            batches = self._labelled_batches(steps)
+            x, y = keras.tree.map_structure(lambda *parts: np.concatenate(parts), *batches)
+            size = len(keras.tree.flatten(batches[0])[0])
+        return RepeatedData(self._name, (x, y), size).inputs(), y
+
+    def _labelled_batches(self, steps: int | None) -> list[Any]:
+        batches = self._batches or []
         if isinstance(self._data, keras.utils.PyDataset):
-            count = (
-                self._data.num_batches if self._options["steps"] is None else self._options["steps"]
-            )
-            batches = [self._data[i] for i in range(count)]
+            batches = [self._data[i] for i in range(steps or self._data.num_batches)]
         elif isinstance(self._data, tf.data.Dataset):
-            batches = list(self._data.take(self._options["steps"] or -1))
+            batches = list(self._data.take(steps or -1))
         if not (batches and all(isinstance(each, tuple) and len(each) == 2 for each in batches)):
             kind = type(batches[0] if batches else self._data).__name__
             raise ValueError(
                 f"Invalid `{self._name}`. Expected a tuple of arrays (x, y), or batches of such tuples. "
                 f"Received: {'batches' if batches else self._name} of type {kind}"
             )
-        x, y = keras.tree.map_structure(lambda *parts: np.concatenate(parts), *batches)
-        return {"x": x, "batch_size": len(keras.tree.flatten(batches[0])[0])}, y
+        return batches
 
     def examples(self) -> dict[str, Any]:
         """The arguments of `evaluate`."""

@@ -91,7 +91,7 @@ def choose_magnitude(
         - [Guo et al., 2017](https://arxiv.org/abs/1706.04599) (what to compare with: `fit_temperature`)
     """
     _check(ensemble, metric, mode, low, high, points, refinements)
-    held_out = RepeatedData("data", data, batch_size, steps).arrays()
+    held_out = RepeatedData("data", data, batch_size, steps).labelled()
     grid: list[float] = np.geomspace(low, high, points).tolist()
     settings = {"ensemble": repr(ensemble), "low": grid[0], "high": grid[-1], "points": points}
     settings = describe(ensemble.model, [], **settings, refinements=refinements)
