@@ -24,7 +24,7 @@ from keras_weightnoise.analysis._directions import (
 
 Array = npt.NDArray[Any]
 
-_NAMES = ("first principal component", "second principal component")
+_NAMES = ("first component", "second component")
 
 
 def principal_directions(model: Any, trajectory: Any, count: Any) -> Directions:
@@ -64,7 +64,7 @@ def principal_directions(model: Any, trajectory: Any, count: Any) -> Directions:
     vectors = [
         _combine(ways, extent * c) for extent, c in zip(extents, coefficients.T, strict=True)
     ]
-    labels = [f"{n} ({s:.1%} of the variance)" for n, s in zip(_NAMES, shares, strict=False)]
+    labels = [f"{n}, {s:.1%} of variance" for n, s in zip(_NAMES, shares, strict=False)]
     return Directions(moved, vectors, labels, along / extents)
 
 

@@ -128,7 +128,7 @@ class LandscapeResult(Result):
         ranges = [f"[{axis[0]:.3g}, {axis[-1]:.3g}]" for axis in self.coordinates]
         where = ranges[0] if len(set(ranges)) == 1 else " x ".join(ranges)
         incomplete = [] if self.complete else ["INCOMPLETE: interrupted before all was evaluated."]
-        along = [] if self.trajectory is None else [f"Along {' and '.join(self.labels)}"]
+        along = [] if self.trajectory is None else [f"Along {', and '.join(self.labels)}"]
         return [f"Loss landscape: {shape} points in {where}", *along, *incomplete]
 
     def _tables(self, top: int | None) -> list[Table]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from keras_weightnoise._checks import is_number
 from keras_weightnoise._tables import Table
-from keras_weightnoise.analysis._plots import make_axes, shades
+from keras_weightnoise.analysis._plots import make_axes, make_logarithmic, shades
 from keras_weightnoise.analysis._results import DrawResult
 from keras_weightnoise.analysis._summaries import HEADER, Summary, cells, number, summarize
 
@@ -136,6 +136,8 @@ class RobustnessResult(DrawResult):
             label=_CLEAN if first else None,
         )
         ax.set(xlabel="magnitude of the noise", ylabel=f"{metric} (mean and range of the draws)")
+        if len(ax.get_xticks()) > 8 and ax.get_xscale() == "log":
+            make_logarithmic(ax)  # Labels at every magnitude would overlap.
         _add_legend(ax)
         return ax
 

@@ -274,7 +274,7 @@ def test_the_shares_are_those_of_principal_components(count):
     shares = sizes**2 / np.sum(sizes**2)
     names = ["first", "second"][:count]
     assert found.labels == [
-        f"{name} principal component ({share:.1%} of the variance)"
+        f"{name} component, {share:.1%} of variance"
         for name, share in zip(names, shares, strict=False)
     ]
     for direction, axis in zip(found.vectors, axes, strict=False):
@@ -304,10 +304,10 @@ def test_the_landscape_along_a_run():
     assert result.values["loss"][-1, -1] == pytest.approx(np.mean(moved**2), rel=1e-4)
     assert len(seen) == 81
     assert LandscapeResult.from_json(result.to_json()) == result
-    assert str(result).splitlines()[1].startswith("Along first principal component (")
+    assert str(result).splitlines()[1].startswith("Along first component, ")
     ax = result.plot()
     assert np.array_equal(ax.lines[0].get_xydata(), result.trajectory)
-    assert ax.get_ylabel().startswith("second principal component (")
+    assert ax.get_ylabel().startswith("second component, ")
     line = landscape(model, data, trajectory=weights, directions=1, points=5, span=1.0)
     assert np.ptp(line.coordinates[0]) == pytest.approx(3.0)
     line.plot().figure.canvas.draw()
