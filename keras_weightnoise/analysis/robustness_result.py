@@ -136,8 +136,7 @@ class RobustnessResult(DrawResult):
             label=_CLEAN if first else None,
         )
         ax.set(xlabel="magnitude of the noise", ylabel=f"{metric} (mean and range of the draws)")
-        if len(ax.get_xticks()) > 8 and ax.get_xscale() == "log":
-            make_logarithmic(ax)  # Labels at every magnitude would overlap.
+        _thin_out_ticks(ax)
         _add_legend(ax)
         return ax
 
@@ -169,6 +168,12 @@ class RobustnessResult(DrawResult):
         return tuple(
             sorted(rows, key=lambda row: (order.index(row.noise), row.magnitude, row.draw))
         )
+
+
+def _thin_out_ticks(ax: Any) -> None:
+    """Leaves out labels of magnitudes, if they are so many that they would overlap."""
+    if len(ax.get_xticks()) > 8 and ax.get_xscale() == "log":
+        make_logarithmic(ax)
 
 
 def _add_legend(ax: Any) -> None:
