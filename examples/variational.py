@@ -28,8 +28,12 @@ folder of MNIST, and 16 epochs take ten minutes. These print (TensorFlow 2.21):
     fashion_mnist                 accuracy    NLL    ECE  AUROC
     plain                           0.887  0.327  0.015  0.526
     20 draws, noise of 0.1 std      0.889  0.323  0.010  0.546
-    variational, means              0.898  0.302  0.018  0.570
-    variational, 20 draws           0.898  0.297  0.013  0.617
+    variational, means              0.894  0.295  0.011  0.541
+    variational, 20 draws           0.895  0.295  0.011  0.677
+
+Each is one run. For variational LeNet-5 on Fashion-MNIST, Uncertainty Baselines report 0.895 and 0.292, in
+30,000 steps (here 3,376), and for the plain one 0.910 and 0.321:
+https://github.com/google/uncertainty-baselines/tree/main/baselines/mnist
 """
 
 import copy
@@ -54,7 +58,7 @@ parser.add_argument(
     "--other-dir", type=common.pathlib.Path, help="folder of images of another kind"
 )
 parser.add_argument("--epochs", type=int)
-parser.add_argument("--kl-weight", type=float, default=0.1, help="1 for Bayes's own posterior")
+parser.add_argument("--kl-weight", type=float, help="0.1 for the digits, else 1")
 parser.add_argument("--members", type=int, default=20)
 sizes = [0.2] if quick else [0.05, 0.1, 0.2, 0.3, 0.5, 0.7]
 parser.add_argument("--sizes", type=float, nargs="+", default=sizes, help="of the fixed noise")
@@ -79,11 +83,12 @@ epochs = arguments.epochs or (2 if quick else 100 if arguments.data_dir is None 
 From the same start: the means of the one are the weights of the other. Each example of a batch sees noise
 of its own (`"flipout"`), which makes gradients less noisy.
 
-The divergence from the prior counts a tenth (`kl_weight`): a "cold" posterior, as most that work well are
-(Wenzel et al., 2020, https://arxiv.org/abs/2002.02405).
+For the digits, the divergence from the prior counts a tenth (`kl_weight`): a "cold" posterior (Wenzel et al.,
+2020, https://arxiv.org/abs/2002.02405), as they are few for so many weights.
 """
 
 keras.utils.set_random_seed(arguments.seed)
+kl_weight = arguments.kl_weight or (0.1 if arguments.data_dir is None else 1.0)
 padding = "same" if arguments.data_dir is None else "valid"  # The digits are small.
 plain = keras.Sequential(
     [
@@ -104,7 +109,7 @@ variational = add_variational_weight_noise(
     prior=0.2,
     initial_stddev=0.2,
     relative_to="std",
-    kl_weight=arguments.kl_weight,
+    kl_weight=kl_weight,
     estimator="flipout",
 )
 for model in (plain, variational):
