@@ -110,6 +110,7 @@ def test_all_replicas_are_on_one_chip():
     np.testing.assert_allclose(loss.history["loss"], 0.0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_network_trained_around_the_defects_of_a_chip():
     rng = np.random.default_rng(0)
     # Each input comes twice, so that one cell can do the work of another.
