@@ -41,6 +41,8 @@ def ratios(model):
 def test_the_ratios():
     model = variational()
     model.layers[0].layer.kernel.assign(np.eye(4, 5))  # With zeros.
+    ((kernel, stddev),) = model.layers[1].stddevs()
+    kernel.assign(np.vstack([1.05 * stddev[:1], 0.95 * stddev[1:2], kernel[2:]]))
     result = signal_to_noise(model)
     assert [row.name for row in result.rows] == ["a/a/kernel", "b/b/kernel"]
     for row, each in zip(result.rows, ratios(model), strict=True):
