@@ -111,7 +111,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         so the next one sees the same draw. Of an optimizer that the model does not hold as an attribute,
         steps are counted from the beginning in each new callback. Several passes in a step run its Python
         code several times, draw anew from `tf.random` (not from `keras.random`), and all count in variables
-        that the model does not hold.
+        that the model does not hold; so does, unnoticed, what assigns to trained weights within a `tf.cond`.
 
     Example:
 
