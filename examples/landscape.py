@@ -38,21 +38,23 @@ models, runs = {}, {}
 
 
 class Weights(keras.callbacks.Callback):
-    """Keeps the weights of each epoch. Of a large model, let `ModelCheckpoint` write them to files."""
+    """Keeps the weights at a dozen steps. Of a large model, let `ModelCheckpoint` write them to files."""
 
     def __init__(self):
         super().__init__()
-        self.seen = []
+        self.seen, self.step = [], 0
 
-    def on_epoch_end(self, epoch, logs=None):
-        self.seen.append(self.model.get_weights())
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        if self.step % (common.SEEN // 64 // 12) == 0:
+            self.seen.append(self.model.get_weights())
 
 
 for name, callbacks in {"without noise": [], "with noise": [WeightNoiseCallback(ramp)]}.items():
     keras.utils.set_random_seed(arguments.seed)
     weights = Weights()
     models[name] = common.trained(train, callbacks=[*callbacks, weights])
-    runs[name] = weights.seen[::3]
+    runs[name] = weights.seen
 
 """
 ## The loss around them
