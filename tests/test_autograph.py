@@ -16,6 +16,7 @@ import keras_weightnoise
 from keras_weightnoise import (
     GaussianWeightNoise,
     WeightNoiseEnsemble,
+    add_variational_weight_noise,
     constraints,
     noises,
     noisy_call,
@@ -52,6 +53,8 @@ def model():
 
 def under(noise):
     net = model()
+    if isinstance(noise, noises.Learned):
+        net = add_variational_weight_noise(net, examples=20)
     return lambda x: noisy_call(net, noise, x, seed=1, step=2)
 
 
