@@ -132,6 +132,7 @@ def fit(update, noise, *, eager=False, scope=None):
     return model, model.fit(data, verbose=0, shuffle=False, callbacks=[noise])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize("update", TAKEN, ids=lambda update: update.__name__)
 def test_graphs_and_eager_mode_count_alike(update, eager):

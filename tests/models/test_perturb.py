@@ -115,6 +115,7 @@ def test_values(noise, inplace):
         np.testing.assert_allclose(target.variable, value, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.any_version
 @pytest.mark.parametrize("inplace", [False, True])
 @pytest.mark.parametrize(

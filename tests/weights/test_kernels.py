@@ -384,6 +384,7 @@ QUANTIZED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
 @pytest.mark.parametrize("name", list(filter(there, QUANTIZED)))
 def test_quantized_kernels(name, mode):
