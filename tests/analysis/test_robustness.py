@@ -158,26 +158,6 @@ def test_what_is_not_random_is_evaluated_once(noise, magnitudes, evaluations):
         assert result.rows[0].metrics == metrics != result.clean
 
 
-@pytest.mark.any_version
-@pytest.mark.slow
-def test_one_trace_for_each_kind_of_noise(monkeypatch):
-    traced = []
-    original = perturb.perturb_assigned
-
-    def counted(*args, **kwargs):
-        traced.append(1)
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(perturb, "perturb_assigned", counted)
-    model = network()
-    alike = [None, lambda s: noises.Gaussian(2 * s)]
-    sweep(model, (X, Y), noise=alike)
-    assert len(traced) == 1
-    # Rounded with probability 1, a weight needs no draw, and what comes after has its numbers.
-    sweep(model, (X, Y), noise=[noises.Quantization(4), quantized], magnitudes=[0.5, 1])
-    assert len(traced) == 1 + 2 + 1
-
-
 # Data.
 
 
