@@ -526,6 +526,7 @@ def test_an_adversary_has_the_gradient_of_all_replicas():
     assert_close(model, loop.model)
 
 
+@pytest.mark.slow
 @pytest.mark.any_version
 def test_an_adversary_at_magnitude_0_and_without_gradient_is_the_plain_step():
     def train(*callbacks):

@@ -199,6 +199,7 @@ def test_the_remedies(update, eager):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize(
     "update", [by_hand, clip, accumulate, nothing], ids=lambda update: update.__name__

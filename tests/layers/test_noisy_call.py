@@ -330,6 +330,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "graph"])
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside_others"])
 @pytest.mark.parametrize(("kind", "called_before", "reason"), REFUSED)

@@ -286,6 +286,7 @@ def test_bit_errors_of_a_quantized_network():
 # Independence --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", [{"seed": 2}, {"step": 1}, {"start": 10**6}], ids=str)
 @pytest.mark.parametrize("noise", NEW_IN_EACH_STEP, ids=repr)
 def test_draws_are_independent(noise, other):
@@ -477,6 +478,7 @@ def test_many_variables_at_once():
         np.testing.assert_array_equal(x, noisy(noise, w, 2, 1, t.start))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape", [(5, 7), (100, 300), (1001, 800)], ids=["plain", "compiled", "large"]
 )

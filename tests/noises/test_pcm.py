@@ -43,6 +43,7 @@ def reference(w, time, draws, compensation=None, **factors):
     return left
 
 
+@pytest.mark.slow
 @pytest.mark.any_version
 @pytest.mark.parametrize("time", [0.0, 1.0, 3600.0, YEAR])
 @pytest.mark.parametrize(

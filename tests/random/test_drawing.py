@@ -143,6 +143,7 @@ def test_a_variable_has_its_numbers_whatever_else_is_drawn(law, chosen):
 LARGE = (drawing._LARGE // 1001 + 1, 1001)  # Not a multiple of any row.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("law", [*LAWS, laws.SIGN], ids=str)
 @pytest.mark.parametrize(
     "shapes",

@@ -106,6 +106,7 @@ def test_all_chosen_bits(model):
             assert np.all(found == mask)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("generator", ["threefry", "philox"])
 def test_each_bit_flips_with_its_rate_and_independently(model, generator):
     hidden, _ = flipped(model, noises.BitFlip(0.3, generator=generator))
