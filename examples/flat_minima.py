@@ -9,7 +9,8 @@ the labels redrawn: accuracy is that on clean test images after the last step, a
 deviation of noise in the weights at which 0.05 of that accuracy is lost. All magnitudes are the published
 ones: nothing is tuned here.
 
-Run it: `python examples/flat_minima.py` (two minutes), or with `--data-dir` on MNIST or Fashion-MNIST.
+Run it: `python examples/flat_minima.py` (three to four minutes), or with `--data-dir` on MNIST or
+Fashion-MNIST.
 """
 
 import os

@@ -46,24 +46,27 @@ class Tiled(Noise):
         height = prod(shape[: len(axes)])
         width = prod(shape[len(axes) :])
         heights, widths = _split(height, rows), _split(width, columns)
-        blocks = [
-            [tf.split(strip, widths, 1) for strip in tf.split(matrix, heights, 0)]
-            for matrix in (
-                tf.reshape(tf.transpose(each, order), [height, width]) for each in (w, *draws)
-            )
-        ]
+        strips = zip(
+            *(
+                tf.split(tf.reshape(tf.transpose(each, order), [height, width]), heights, 0)
+                for each in (w, *draws)
+            ),
+            strict=True,
+        )
         perturbed = [
-            tf.concat(
-                [
-                    self.perturb_tile(block[0], block[1:], magnitude, (0,))
-                    for block in zip(*strips, strict=True)
-                ],
-                1,
-            )
-            for strips in zip(*blocks, strict=True)
+            self.perturb_strip(strip, drawn, magnitude, widths) for strip, *drawn in strips
         ]
         back = sorted(range(len(order)), key=order.__getitem__)
         return tf.transpose(tf.reshape(tf.concat(perturbed, 0), shape), back)
+
+    def perturb_strip(
+        self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, widths: Sequence[int]
+    ) -> Tensor:
+        """What `perturb` is of tiles beside each other, of these widths, which are one matrix."""
+        tiles = zip(*(tf.split(each, widths, 1) for each in (w, *draws)), strict=True)
+        return tf.concat(
+            [self.perturb_tile(tile, drawn, magnitude, (0,)) for tile, *drawn in tiles], 1
+        )
 
     def perturb_tile(
         self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]

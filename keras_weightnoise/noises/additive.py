@@ -41,6 +41,16 @@ class Additive(Tiled):
             return w + tf.cast(step, w.dtype)
         return w + magnitude * scale(w, self.relative_to, axes) * n
 
+    def perturb_strip(
+        self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, widths: Sequence[int]
+    ) -> Tensor:
+        (n,) = draws
+        # The same as by tiles, but only scales are put together, not weights.
+        scales = [scale(tile, self.relative_to, (0,)) for tile in tf.split(w, widths, 1)]
+        rows = w.shape[0] if self.relative_to == "weight" else 1
+        wide = [tf.broadcast_to(s, [rows, width]) for s, width in zip(scales, widths, strict=True)]
+        return w + magnitude * tf.concat(wide, 1) * n
+
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
