@@ -67,6 +67,15 @@ def test_tiles_are_blocks(make, tile):
         assert np.any(np.abs(result - of_all) > 1e-6)
 
 
+def test_what_is_relative_to_each_weight_is_the_same_in_tiles():
+    w, n = tf.random.normal((22, 9), seed=0), tf.random.normal((22, 9), seed=1)
+    results = [
+        N.Gaussian(0.1, "weight", tile=tile).perturb(w, [n], tf.constant(0.1), (0,))
+        for tile in (None, (7, 4))
+    ]
+    np.testing.assert_array_equal(*results)
+
+
 @pytest.mark.parametrize(
     ("size", "most", "sizes"),
     [(784, 512, [392, 392]), (512, 512, [512]), (1025, 512, [342, 342, 341]), (5, 2, [2, 2, 1])],
