@@ -75,6 +75,7 @@ def test_in_closed_form():
         assert len({(row.magnitude, row.draw) for row in layer.rows}) == len(layer.rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["layer", "variable"])
 def test_the_budget_is_noise_that_costs_what_it_says(by):
     model, data = network(cross=3.0)

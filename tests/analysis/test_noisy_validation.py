@@ -59,6 +59,7 @@ def test_training_does_not_notice():
     assert runs[0] == runs[1]
 
 
+@pytest.mark.slow
 def test_other_callbacks_can_use_it(tmp_path):
     path = str(tmp_path / "{epoch}-{val_noisy_accuracy:.2f}.weights.h5")
     best = str(tmp_path / "best.weights.h5")

@@ -26,6 +26,7 @@ class Seen(keras.Model):
         return {"objective": tf.zeros(())}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data", "options"),
     [

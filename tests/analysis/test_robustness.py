@@ -130,6 +130,7 @@ def test_draws_are_common():
         assert not np.allclose(seen[1], seen[3])
 
 
+@pytest.mark.slow
 @pytest.mark.any_version
 @pytest.mark.parametrize(
     ("noise", "magnitudes", "evaluations"),
@@ -822,6 +823,7 @@ def test_without_optional_packages(monkeypatch, module, call):
         getattr(made({0.1: [0.5]}), call)()
 
 
+@pytest.mark.slow
 @pytest.mark.any_version
 @pytest.mark.parametrize(
     ("noise", "magnitudes", "label"),

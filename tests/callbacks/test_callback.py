@@ -616,6 +616,7 @@ def test_error_in_the_data():
 # Instances.
 
 
+@pytest.mark.slow
 def test_one_instance_serves_many_fits_and_models():
     noise = WeightNoiseCallback(0.3, seed=1)
     model = small()

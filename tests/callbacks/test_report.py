@@ -71,6 +71,7 @@ def test_several_noises_are_told_apart(capsys):
     assert history["weight_noise_gaussian_stddev_bias"] == pytest.approx([0.2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("noise", "keys"),
     [

@@ -166,6 +166,7 @@ def test_a_ramp_from_zero_gets_going_by_hand_and_eagerly():
     assert history.history["weight_noise_stddev"] == pytest.approx([0.3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update", [follow, follow_sometimes], ids=lambda update: update.__name__)
 @pytest.mark.parametrize("mode", ["graph", "eager", "mirrored"])
 def test_a_network_that_follows_by_hand_is_warned_of_once(update, mode):

@@ -290,6 +290,7 @@ class Shift(layers.Layer):
         return inputs + self.shift
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "last",
     [

@@ -184,6 +184,7 @@ def mean_difference(y_true, y_pred):
     return keras.ops.mean(y_true - y_pred, -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

@@ -48,6 +48,7 @@ def weights(form, shape=(500, 400)):
     return tf.cast(tf.cast(w, form), tf.float32).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["all", "sign", "exponent", "mantissa"])
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("rate", [0.001, 0.3])

@@ -118,6 +118,7 @@ UNIT = {  # Noise, the weight, what of w' has a known law, and the law.
 }
 
 
+@pytest.mark.slow
 @pytest.mark.any_version
 @pytest.mark.parametrize(("noise", "w", "unit", "law"), UNIT.values(), ids=UNIT)
 def test_law(noise, w, unit, law):
@@ -359,6 +360,7 @@ def test_magnitude_at_a_step():
 # Gradients, dtypes, graphs -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_noise
 @pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
 def test_gradient_is_straight_through(noise, mode):

@@ -208,6 +208,7 @@ def test_no_two_variables_share_numbers():
     assert len(values) - len(np.unique(values)) < 2 * len(values) ** 2 / 2**25 + 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("law", [*LAWS, laws.SIGN], ids=str)
 @pytest.mark.parametrize("shapes", [[(0, 3)], [(5,), (0,), (70,)], [(0,), (300, 40)]], ids=str)
 def test_a_variable_without_elements(law, shapes):
@@ -269,6 +270,7 @@ def test_the_bits_are_those_of_tensorflow():
     np.testing.assert_array_equal(tf.reshape(ours, [n, 2]), tf.transpose(theirs()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("law", [*LAWS, laws.SIGN], ids=str)
 @pytest.mark.parametrize("stream", [0, 3])
 def test_same_numbers_under_xla(law, stream):
