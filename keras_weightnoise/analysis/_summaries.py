@@ -95,12 +95,15 @@ def number(value: float) -> str:
 
 def cells(summary: Summary) -> list[str]:
     """A summary for a table, as `HEADER` has it."""
+    worst = f"{number(summary.worst)} ({summary.worst_draw})"
+    if summary.draws == 1:
+        return [number(summary.mean), *"----", worst, "1"]
     return [
         *map(number, (summary.mean, summary.std)),
         f"{number(summary.low)} to {number(summary.high)}",
         number(summary.median),
         f"{number(summary.lower_quartile)} to {number(summary.upper_quartile)}",
-        f"{number(summary.worst)} ({summary.worst_draw})",
+        worst,
         str(summary.draws),
     ]
 

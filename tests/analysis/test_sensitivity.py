@@ -10,6 +10,7 @@ import pytest
 from fits import watch
 
 from keras_weightnoise import noises, perturbed_weights, schedules
+from keras_weightnoise.analysis import _summaries
 from keras_weightnoise.analysis.sensitivity import layer_sensitivity
 from keras_weightnoise.analysis.sensitivity_result import SensitivityResult, SensitivityRow
 from keras_weightnoise.models import perturb
@@ -341,3 +342,10 @@ def test_plot():
     assert result.plot("loss", ax=ax) is ax
     made({"a": [0.8], "b": [math.nan]}).plot().figure.canvas.draw()
     plt.close("all")
+
+
+@pytest.mark.any_version
+def test_one_draw_has_no_spread_to_print():
+    cells = _summaries.cells(_summaries.summarize({0: 1.0}, False))
+    assert cells == ["1.0000", "-", "-", "-", "-", "1.0000 (0)", "1"]
+    assert len(cells) == len(_summaries.HEADER)
