@@ -200,6 +200,24 @@ def test_added_numbers_are_the_same_in_each_replica():
         np.testing.assert_array_equal(x, alone)
 
 
+@pytest.mark.parametrize("shapes", [[(300, 1000)], [(7,), LARGE, (9,)]], ids=str)
+def test_counters_are_carried_into_their_upper_word(shapes):
+    begin = (
+        2 * 2**32 - 64
+    )  # The counter of a pair passes 2^32 within the first variable with so many.
+    starts = [begin + start for start in drawing.offsets(shapes)]
+    key, scale = generator.make_key(5, 6), tf.constant(0.3)
+    added = drawing.add(laws.UNIFORM, key, starts, [tf.zeros(shape) for shape in shapes], scale)
+    drawn = drawing.draw(laws.UNIFORM, key, starts, shapes)
+    for start, shape, sum_, n in zip(starts, shapes, added, drawn, strict=True):
+        count = int(np.prod(shape))
+        counters = (start // 2 + np.arange(-(-count // 2))).astype("uint64")
+        words = tf.bitcast(generator.threefry(key, tf.constant(counters)), tf.int32)
+        expected = tf.reshape(tf.reshape(laws.UNIFORM.transform(words), [-1])[:count], shape)
+        np.testing.assert_array_equal(n, expected)
+        np.testing.assert_array_equal(sum_, scale * expected)
+
+
 def test_no_two_variables_share_numbers():
     starts = drawing.offsets(SHAPES)
     draws = drawing.draw(laws.UNIFORM, generator.make_key(5, 6), starts, SHAPES)
