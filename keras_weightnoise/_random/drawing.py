@@ -8,6 +8,7 @@ draw for many variables at once.
 
 from collections.abc import Sequence
 from math import prod
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -52,7 +53,8 @@ def draw(
     """
     results: list[Tensor] = []
     for run in _runs(starts, shapes):
-        results += _draw_run(law, key, *_only(run, starts, shapes), stream)
+        own = [shapes[i] for i in run]
+        results += _draw(law, key, _as_run([starts[i] for i in run], own, stream), own)
     return results
 
 
@@ -89,9 +91,11 @@ def add(
             flat = tf.reshape(values[i], [-1])
             results[i] = tf.reshape(kernels.add(law, key, counter, scale, flat), shapes[i])
         rest = [i for i in run if i not in large]
-        draw = _draw_rows if large else _draw_run
-        drawn = draw(law, key, *_only(rest, starts, shapes), stream, scale) if rest else []
-        for i, n in zip(rest, drawn, strict=True):
+        if not rest:
+            continue
+        own = [shapes[i] for i in rest]
+        layout = (_as_rows if large else _as_run)([starts[i] for i in rest], own, stream)
+        for i, n in zip(rest, _draw(law, key, layout, own, scale), strict=True):
             results[i] = values[i] + tf.cast(n, values[i].dtype)
     return results
 
@@ -165,60 +169,46 @@ def _runs(starts: Sequence[int], shapes: Sequence[Sequence[int]]) -> list[list[i
     return runs
 
 
-def _only(
-    some: Sequence[int], starts: Sequence[int], shapes: Sequence[Sequence[int]]
-) -> tuple[list[int], list[Sequence[int]]]:
-    return [starts[i] for i in some], [shapes[i] for i in some]
+class _Layout(NamedTuple):
+    """Where in rows of numbers the variables begin, and what the rows are counted from."""
+
+    counter: Tensor
+    rows: int
+    row: int
+    begins: Sequence[int]
 
 
-def _draw_run(
-    law: Law,
-    key: Tensor,
-    starts: Sequence[int],
-    shapes: Sequence[Sequence[int]],
-    stream: int,
-    scale: Tensor | None = None,
-) -> list[Tensor]:
-    """Draws for neighbours, from the first to the last with the gaps between."""
+def _as_run(starts: Sequence[int], shapes: Sequence[Sequence[int]], stream: int) -> _Layout:
+    """Neighbours, from the first to the last with the gaps between."""
     length = starts[-1] + prod(shapes[-1]) - starts[0]
     counter = generator.make_counter(starts[0], stream)
-    begins = [start - starts[0] for start in starts]
-    return _draw(law, key, counter, -(-length // ROW), ROW, begins, shapes, scale)
+    return _Layout(counter, -(-length // ROW), ROW, [start - starts[0] for start in starts])
 
 
-def _draw_rows(
-    law: Law,
-    key: Tensor,
-    starts: Sequence[int],
-    shapes: Sequence[Sequence[int]],
-    stream: int,
-    scale: Tensor | None = None,
-) -> list[Tensor]:
-    """Draws for a few of many, each row counted from where it is."""
-    begins = offsets(shapes)
+def _as_rows(starts: Sequence[int], shapes: Sequence[Sequence[int]], stream: int) -> _Layout:
+    """A few of many, each row counted from where it is."""
     rows = [
         row
         for start, shape in zip(starts, shapes, strict=True)
         for row in range(start, start + prod(shape), _ALIGNMENT)
     ]
     counters = generator.make_counters(rows, stream)
-    return _draw(law, key, counters, len(rows), _ALIGNMENT, begins, shapes, scale)
+    return _Layout(counters, len(rows), _ALIGNMENT, offsets(shapes))
 
 
 def _draw(
     law: Law,
     key: Tensor,
-    counter: Tensor,
-    rows: int,
-    row: int,
-    begins: Sequence[int],
+    layout: _Layout,
     shapes: Sequence[Sequence[int]],
-    scale: Tensor | None,
+    scale: Tensor | None = None,
 ) -> list[Tensor]:
-    compiled = kernels.worth_compiling(rows * row)
+    compiled = kernels.worth_compiling(layout.rows * layout.row)
     factor = scale if compiled else None
-    numbers = kernels.numbers(law, key, counter, rows, row // 2, compiled, factor)
-    pieces = _cut(numbers, begins, shapes)
+    numbers = kernels.numbers(
+        law, key, layout.counter, layout.rows, layout.row // 2, compiled, factor
+    )
+    pieces = _cut(numbers, layout.begins, shapes)
     # In plain code, Grappler would move a constant scale into the law, and round otherwise than of numbers
     # that are kept.
     return pieces if scale is None or compiled else [scale * piece for piece in pieces]
