@@ -3,17 +3,14 @@
 import re
 from typing import Any
 
-import tensorflow as tf
-
 from keras_weightnoise._types import Tensor
-from keras_weightnoise._weights.perturbation import perturb_assigned
 from keras_weightnoise._weights.reachable import own_name, relative_names
 from keras_weightnoise._weights.selection import Target
 from keras_weightnoise.analysis._evaluation import is_random
 from keras_weightnoise.analysis._plan import at_magnitude, plan
 from keras_weightnoise.analysis._trials import Trial
 from keras_weightnoise.models._borrowed_weights import BorrowedWeights
-from keras_weightnoise.models.perturb import PerturbedWeights
+from keras_weightnoise.models.perturb import PerturbedWeights, perturbed_values
 from keras_weightnoise.noises import Noise
 
 
@@ -92,17 +89,14 @@ class Parts:
         return self.weights, Trial({"noise": self.label, "magnitude": magnitude}, inject, random)
 
     def _drawn(self, assigned: list[tuple[Noise, list[Target]]], draw: int) -> list[Tensor]:
-        """The weights under a draw. Eagerly: graphs would be as many as there are layers."""
+        """The weights under a draw."""
         places = [self._places[id(t.variable)] for _, targets in assigned for t in targets]
-        step = tf.constant(draw, tf.int64)
-        noisy = perturb_assigned(
+        noisy = perturbed_values(
             assigned,
             [self.weights.clean[place] for place in places],
-            seed=tf.constant(self._seed, tf.int64),
-            step=step,
-            chip=step,
-            magnitudes=[noise.magnitudes_at(0) for noise, _ in assigned],
-            differentiable=False,
+            self._seed,
+            draw,
+            [noise.magnitudes_at(0) for noise, _ in assigned],
         )
         values = list(self.weights.clean)
         for place, value in zip(places, noisy, strict=True):

@@ -11,7 +11,7 @@ from keras_weightnoise._random import seeds
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights import selectors
 from keras_weightnoise._weights.perturbation import perturb_assigned
-from keras_weightnoise._weights.rules import assign, get_rules
+from keras_weightnoise._weights.rules import Assigned, assign, get_rules
 from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise._weights.values import stored_values
 from keras_weightnoise.models._borrowed_weights import BorrowedWeights
@@ -224,20 +224,40 @@ class PerturbedWeights(BorrowedWeights):
     ) -> list[Tensor]:
         """The values under noise of `variables` that hold these clean values.
 
-        Without a graph: tracing one takes as long as some fifty draws.
-
         Args:
             clean: The clean values.
             step: The draw.
             magnitudes: One for each noise. `None`: their own.
         """
-        at = tf.constant(step, tf.int64)
-        return perturb_assigned(
-            self.assigned,
-            clean,
-            seed=tf.constant(self._seed, tf.int64),
-            step=at,
-            chip=at,
-            magnitudes=self._magnitudes if magnitudes is None else magnitudes,
-            differentiable=False,
-        )
+        magnitudes = self._magnitudes if magnitudes is None else magnitudes
+        return perturbed_values(self.assigned, clean, self._seed, step, magnitudes)
+
+
+def perturbed_values(
+    assigned: Sequence[Assigned],
+    clean: Sequence[Tensor],
+    seed: int,
+    step: int,
+    magnitudes: Sequence[Sequence[Tensor]],
+) -> list[Tensor]:
+    """The values of a trained model's variables in a draw, which is a chip of its own, too.
+
+    Without a graph: tracing one takes as long as some fifty draws.
+
+    Args:
+        assigned: Pairs of a noise and what it perturbs.
+        clean: The clean values, in that order.
+        seed: The seed.
+        step: The number of the draw.
+        magnitudes: For each noise, what its `magnitudes_at` returns.
+    """
+    at = tf.constant(step, tf.int64)
+    return perturb_assigned(
+        assigned,
+        clean,
+        seed=tf.constant(seed, tf.int64),
+        step=at,
+        chip=at,
+        magnitudes=magnitudes,
+        differentiable=False,
+    )
