@@ -6,47 +6,19 @@ weights, for their gradient g, and one at the perturbed weights, for the gradien
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
 
-from keras_weightnoise._checks import check_magnitude
+from keras_weightnoise._perturbation import Magnitude, Perturbation
 from keras_weightnoise._types import Tensor
-from keras_weightnoise.noises import Magnitude
 
 __all__ = ["ASAM", "AWP", "SAM"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Adversary:
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Adversary(Perturbation):
     """Base class: says how weights are perturbed, given their gradients."""
-
-    magnitude_name: ClassVar[str]
-    needs_learned: ClassVar[bool] = False
-    perturbs_codes: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        check_magnitude(self.magnitude_name, *self.magnitudes)
-
-    @property
-    def members(self) -> "tuple[Adversary, ...]":
-        """Itself alone."""
-        return (self,)
-
-    @property
-    def magnitudes(self) -> tuple[Magnitude, ...]:
-        """How much: a number, a scalar tensor, or a schedule of the optimizer step."""
-        return (getattr(self, self.magnitude_name),)
-
-    def magnitudes_at(self, step: Tensor) -> tuple[Tensor, ...]:
-        """The magnitude at an optimizer step, a scalar `float32` tensor."""
-        (size,) = self.magnitudes
-        return (tf.cast(size(step) if callable(size) else size, tf.float32),)
-
-    def is_off_at(self, magnitude: Any) -> Any:
-        """Whether it does nothing at a magnitude."""
-        return magnitude == 0.0
 
     def perturbation(
         self, weights: Sequence[Tensor], gradients: Sequence[Tensor], magnitude: Tensor
@@ -54,19 +26,9 @@ class Adversary:
         """What is added to each of the weights, all in `float32` or `float64`."""
         raise NotImplementedError
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments, serialized."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: keras.saving.serialize_keras_object(v) for name, v in values.items()}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Adversary":
-        """The inverse of `get_config`."""
-        return cls(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
-
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class SAM(Adversary):
     """Sharpness-aware minimization: `w' = w + rho g / ||g||`, one norm over all selected weights.
 
@@ -101,7 +63,7 @@ class SAM(Adversary):
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ASAM(Adversary):
     """Adaptive sharpness-aware minimization: `w' = w + rho w^2 g / ||w g||`, elementwise but for the norm.
 
@@ -138,7 +100,7 @@ class ASAM(Adversary):
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class AWP(Adversary):
     """Adversarial weight perturbation: `w' = w + gamma ||w|| g / ||g||`, with norms of each variable.
 

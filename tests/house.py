@@ -20,6 +20,7 @@ ROOMS = [
     ["noises"],
     ["schedules"],
     ["_random"],
+    ["_perturbation"],
     ["_attributes", "_checks", "_not_public", "_tables", "_types"],
 ]
 
@@ -74,9 +75,9 @@ def drawing():
         for room in row:
             if room in arrows or room in map(room_of, graph()):
                 order = [each for below in ROOMS for each in below if each in arrows[room] - base]
-                lines.append(f"{room:12}-> {', '.join(order) or 'the modules below all'}".rstrip())
+                lines.append(f"{room:14}-> {', '.join(order) or 'the modules below all'}".rstrip())
     below = sorted(base & set(map(room_of, graph())))
-    return "\n".join([*lines, f"below all:  {', '.join(below)}"])
+    return "\n".join([*lines, f"below all:    {', '.join(below)}"])
 
 
 if __name__ == "__main__":

@@ -1,26 +1,24 @@
 """What a noise model is, and several of them, one after the other."""
 
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import keras
-import tensorflow as tf
 
 from keras_weightnoise._checks import (
     check_choice,
-    check_magnitude,
     is_number,
     is_scalar_tensor,
     is_schedule,
 )
+from keras_weightnoise._perturbation import Magnitude as Magnitude
+from keras_weightnoise._perturbation import Perturbation
+from keras_weightnoise._perturbation import Schedule as Schedule
 from keras_weightnoise._random.laws import Law
 from keras_weightnoise._types import Tensor
 from keras_weightnoise.noises._get import coerce, message
 
-Schedule = Any  # `keras.optimizers.schedules.LearningRateSchedule`; Keras ships no types.
-Magnitude = float | Tensor | Schedule
 Generator = Literal["threefry", "philox"]
 
 
@@ -40,7 +38,7 @@ class Draw:
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Noise:
+class Noise(Perturbation):
     """Base class of the noise models.
 
     A subclass is a frozen dataclass (`eq=False, repr=False`), registered with Keras, that says how it
@@ -53,23 +51,12 @@ class Noise:
     - `draws`: the random numbers it wants.
     - `needs_learned`: whether `perturb` gets learned standard deviations, too, as the last of its `draws`.
     - `perturb`: the formula.
-
-    Fields with `repr=False` are printed only where they are not at their default.
     """
 
     generator: Generator = dataclasses.field(default="threefry", kw_only=True, repr=False)
-    magnitude_name: ClassVar[str]
-    most: ClassVar[float] = math.inf
-    clean_at_zero: ClassVar[bool] = True
-    needs_learned: ClassVar[bool] = False
-    perturbs_codes: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        (magnitude,) = self.magnitudes
-        check_magnitude(self.magnitude_name, magnitude, most=self.most)
-        if is_number(magnitude):
-            # Of NumPy's numbers and integers too: equal noises print and serialize alike.
-            object.__setattr__(self, self.magnitude_name, float(magnitude))
+        super().__post_init__()
         check_choice("generator", self.generator, get_args(Generator))
         for draw in self.draws:
             if self.generator == "philox" and draw.law.tf_random is None:
@@ -83,30 +70,6 @@ class Noise:
     def draws(self) -> tuple[Draw, ...]:
         """The random numbers it wants: none, or several of several laws."""
         raise NotImplementedError
-
-    @property
-    def members(self) -> "tuple[Noise, ...]":
-        """The noises it applies, in order: itself, unless it is a composition."""
-        return (self,)
-
-    @property
-    def magnitudes(self) -> tuple[Magnitude, ...]:
-        """How much, for each of `members`: a float, a scalar tensor, or a schedule of the optimizer step."""
-        return (getattr(self, self.magnitude_name),)
-
-    def magnitudes_at(self, step: Tensor) -> tuple[Tensor, ...]:
-        """The magnitudes at an optimizer step: a scalar `float32` tensor for each of `members`."""
-        return tuple(
-            tf.cast(magnitude(step) if callable(magnitude) else magnitude, tf.float32)
-            for magnitude in self.magnitudes
-        )
-
-    def is_off_at(self, magnitude: Any) -> Any:
-        """Whether it does nothing at a magnitude: a bool, or of a tensor a tensor.
-
-        Asked of each of `members`, never of a composition.
-        """
-        return self.clean_at_zero and magnitude == 0.0
 
     def perturb(
         self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
@@ -130,18 +93,6 @@ class Noise:
         """
         return self
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments, serialized."""
-        return {
-            field.name: keras.saving.serialize_keras_object(getattr(self, field.name))
-            for field in _arguments(self)
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Noise":
-        """The inverse of `get_config`."""
-        return cls(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
-
     def __add__(self, other: Any) -> "Compose":
         """This noise, then the other: see `Compose`."""
         return Compose([self, other]) if _stands_for_noise(other) else NotImplemented
@@ -149,29 +100,6 @@ class Noise:
     def __radd__(self, other: Any) -> "Compose":
         """The other noise, then this: see `Compose`."""
         return Compose([other, self]) if _stands_for_noise(other) else NotImplemented
-
-    def __repr__(self) -> str:
-        shown = [
-            f"{field.name}={getattr(self, field.name)!r}"
-            for field in sorted(_arguments(self), key=lambda field: bool(field.kw_only))
-            if field.repr or getattr(self, field.name) != field.default
-        ]
-        return f"{type(self).__name__}({', '.join(shown)})"
-
-    # Schedules have no equality of their own: two are equal if they serialize alike, and one that cannot
-    # be serialized equals itself.
-    def __eq__(self, other: object) -> bool:
-        if type(self) is not type(other):
-            return NotImplemented
-        pairs = [
-            (getattr(self, field.name), getattr(other, field.name))
-            for field in dataclasses.fields(self)
-        ]
-        serialize = keras.saving.serialize_keras_object
-        return all(a is b or serialize(a) == serialize(b) for a, b in pairs)
-
-    def __hash__(self) -> int:
-        return hash((type(self), repr(self.get_config())))
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
@@ -228,11 +156,6 @@ class Compose(Noise):
     @property
     def magnitudes(self) -> tuple[Magnitude, ...]:
         return tuple(magnitude for noise in self.noises for magnitude in noise.magnitudes)
-
-
-def _arguments(noise: Noise) -> list[dataclasses.Field[Any]]:
-    """The fields that are arguments of the constructor."""
-    return [field for field in dataclasses.fields(noise) if field.init]
 
 
 def _stands_for_noise(other: object) -> bool:

@@ -543,3 +543,17 @@ def test_an_adversary_at_magnitude_0_and_without_gradient_is_the_plain_step():
         for gradients in (zeros, [z + np.inf for z in zeros], [z + np.nan for z in zeros]):
             moved = adversary.perturbation([z + 1.0 for z in zeros], gradients, 0.1)
             assert same([m.numpy() for m in moved], [z.numpy() for z in zeros])
+
+
+@pytest.mark.any_version
+@pytest.mark.parametrize("kind", [adversaries.SAM, adversaries.ASAM, adversaries.AWP])
+def test_adversaries_of_equal_settings_are_equal(kind):
+    # Else, a callback used again would trace its step again.
+    def ramp():
+        return schedules.LinearRamp(0.0, 0.1, start_step=0, ramp_steps=10)
+
+    assert kind(ramp()) == kind(ramp())
+    assert hash(kind(ramp())) == hash(kind(ramp()))
+    assert kind(0.1) != kind(0.2)
+    assert repr(kind(np.float32(0.5))) == repr(kind(0.5))
+    assert kind.from_config(kind(ramp()).get_config()) == kind(ramp())
