@@ -83,7 +83,8 @@ class NoisyStep:
             else:
                 draws = period != 1, plan.draws_per_step, replicas
                 self._noise = StepNoise(noises, self.clock, one_at_a_time, *draws)
-            self._log = WriteAheadLog([each.variable for each in self.targets], per_replica)
+            variables = [each.variable for each in self.targets]
+            self._log = WriteAheadLog(variables, per_replica, compiled=model.jit_compile)
         self._plan = plan
         self._passes = Passes(model, self._train_step, self.targets, self._log, plan, per_replica)
         self._function = make_function(model, self._standing_in())

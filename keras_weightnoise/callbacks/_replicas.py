@@ -9,9 +9,14 @@ from keras_weightnoise._not_public import handle
 from keras_weightnoise._types import Tensor
 
 
-def state(value: Tensor) -> tf.Variable:
-    """A variable to keep something in from step to step, one on each replica."""
-    return tf.Variable(value, trainable=False)
+def state(value: Tensor, shape: tf.TensorShape | None = None) -> tf.Variable:
+    """A variable to keep something in from step to step, one on each replica.
+
+    Args:
+        value: Its first value.
+        shape: Of what it may keep. Defaults to `None`: that of the value.
+    """
+    return tf.Variable(value, trainable=False, shape=shape)
 
 
 def stored(variable: Any) -> Any:

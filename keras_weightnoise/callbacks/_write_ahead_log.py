@@ -13,6 +13,7 @@ There are two ways to restore a variable:
   after a write, after a restore in a branch, and eagerly. It costs a branch, and a comparison.
 """
 
+import contextlib
 import enum
 import functools
 from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +27,6 @@ from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.reachable import Variable
 from keras_weightnoise._weights.values import bit_pattern, widen
 from keras_weightnoise.callbacks._replicas import (
-    free,
     local,
     made,
     merge_call,
@@ -45,13 +45,17 @@ class WriteAheadLog:
     Args:
         variables: Keras variables.
         per_replica: Whether each replica has noisy values of its own, or all share those of the first.
+        compiled: Whether XLA compiles the steps: for the shapes that variables have when a step begins.
     """
 
-    def __init__(self, variables: Sequence[Variable], per_replica: bool) -> None:
+    def __init__(self, variables: Sequence[Variable], per_replica: bool, compiled: bool) -> None:
         self._variables = list(variables)
         self._per_replica = per_replica
-        # No memory yet: a copy shares that of its weight until the weight is written to.
-        self._copies = [state(tf.convert_to_tensor(v.value)) for v in variables]
+        self._compiled = compiled
+        # A copy shares the memory of its weight until one of the two is written to. It is given up before an
+        # optimizer writes, which then does so in place.
+        anything = tf.TensorShape(None)
+        self._copies = [state(tf.convert_to_tensor(v.value), anything) for v in variables]
         self._marks = state(tf.zeros([len(variables)], tf.bool))
         self._moved = state(tf.zeros([len(variables)], tf.bool))
 
@@ -79,7 +83,10 @@ class WriteAheadLog:
         return Injection(clean, noisy, uses, active)
 
     def _inject(self, clean: list[list[Tensor]], make_noisy: MakeNoisy) -> list[list[Tensor]]:
-        copied = [write(copy, lambda r, i=i: clean[r][i]) for i, copy in enumerate(self._copies)]
+        with self._shapes_change():
+            copied = [
+                write(copy, lambda r, i=i: clean[r][i]) for i, copy in enumerate(self._copies)
+            ]
         with tf.control_dependencies(made(copied)):
             mark = write(self._marks, tf.ones([len(copied)], tf.bool))
         replicas = range(len(clean) if self._per_replica else 1)
@@ -123,6 +130,8 @@ class WriteAheadLog:
             for i in indices:
                 injection.states[i] = _State.CLEAN if certain else _State.UNKNOWN
             with tf.control_dependencies(made([unmark])):
+                given_up = [] if self._compiled else self._give_up(indices)
+            with tf.control_dependencies(made([unmark, *given_up])):
                 return tf.constant(True)
 
         return merge_call(restore)
@@ -158,14 +167,26 @@ class WriteAheadLog:
         return np.flatnonzero(tf.convert_to_tensor(self._moved).numpy()).tolist()
 
     def reserve(self) -> None:
-        """Gives the copies values again, the weights' own."""
-        for copy, v in zip(self._copies, self._variables, strict=True):
-            replace_value(copy, [tf.convert_to_tensor(each) for each in local(v.value)])
+        """Gives the copies the shapes that steps are compiled for."""
+        if self._compiled:
+            for copy, v in zip(self._copies, self._variables, strict=True):
+                replace_value(copy, [tf.convert_to_tensor(each) for each in local(v.value)])
 
     def release(self) -> None:
-        """Frees the memory of the copies, until they are reserved again."""
-        for copy in self._copies:
-            free(copy)
+        """Frees the memory of the copies."""
+        self._give_up(range(len(self._copies)))
+
+    def _give_up(self, indices: Iterable[int]) -> list[Any]:
+        copies = [self._copies[i] for i in indices]
+        nothing = {dtype: tf.zeros([0], dtype) for dtype in dict.fromkeys(c.dtype for c in copies)}
+        with self._shapes_change():
+            return [write(copy, nothing[copy.dtype]) for copy in copies]
+
+    def _shapes_change(self) -> contextlib.AbstractContextManager[None]:
+        """Within it, ops may change a copy's shape: what XLA compiles of its own accord may not."""
+        if self._compiled or tf.executing_eagerly():
+            return contextlib.nullcontext()
+        return tf.xla.experimental.jit_scope(compile_ops=False)  # type: ignore[no-any-return]
 
     def _restore(self, injection: "Injection", indices: Sequence[int]) -> list[Any]:
         if tf.executing_eagerly() or injection.graph is not current_graph():
@@ -259,7 +280,7 @@ class _State(enum.Enum):
 def _settled(variable: Any, copy: Any, noisy: Tensor) -> tuple[Tensor, Tensor]:
     """The clean value, plus what the step itself added to the noisy one, and whether it did."""
     now = tf.convert_to_tensor(variable)
-    clean = tf.convert_to_tensor(copy)
+    clean = tf.ensure_shape(copy, now.shape)
     moved = widen(clean) + (widen(now) - widen(noisy))
     untouched = _same_bits(now, noisy)
     value = tf.where(untouched, clean, tf.cast(moved, now.dtype))
