@@ -31,6 +31,11 @@ class Bisection:
         }
 
     @property
+    def tried(self) -> str:
+        """The arguments that say which magnitudes are tried."""
+        return f"high={self.high}, bisections={self._bisections}"
+
+    @property
     def largest(self) -> float:
         """The largest magnitude borne so far."""
         return self._state()[0]

@@ -10,7 +10,7 @@ from keras_weightnoise.analysis._plots import pyplot
 from keras_weightnoise.analysis._results import choose_metric
 from keras_weightnoise.analysis._summaries import Summary, number, prefers_high
 from keras_weightnoise.analysis.calibration import CalibrationResult
-from keras_weightnoise.analysis.landscape_result import LandscapeResult
+from keras_weightnoise.analysis.landscape_result import LandscapeResult, known
 from keras_weightnoise.analysis.robustness_result import RobustnessResult
 from keras_weightnoise.analysis.tolerance_result import ToleranceResult
 
@@ -63,7 +63,8 @@ def _cell(summaries: Mapping[float, Summary], magnitude: float) -> str:
     if magnitude not in summaries:
         return ""
     summary = summaries[magnitude]
-    return f"{number(summary.mean)} ± {number(summary.high - summary.mean)}"
+    half = "" if summary.draws == 1 else f" ± {number(summary.high - summary.mean)}"
+    return number(summary.mean) + half
 
 
 def _sweep_plot(results: Results, metric: str | None, ax: Any) -> Any:
@@ -79,13 +80,12 @@ def _sweep_plot(results: Results, metric: str | None, ax: Any) -> Any:
 def _tolerance_tables(results: Results) -> list[Table]:
     rows = []
     for name, result in results.items():
-        low, high = result.interval
         rows.append(
             [
                 name,
                 number(result.clean[result.metric]),
                 f"{result.magnitude:.4g}",
-                f"{low:.4g} to {high:.4g}",
+                result.interval_text,
                 f"{result.flatness:.4g}",
             ]
         )
@@ -109,8 +109,8 @@ def _landscape_tables(results: Results) -> list[Table]:
     for metric in common_metrics(results):
         rows = []
         for name, result in results.items():
-            values = result.values[metric]
-            found = (result.clean[metric], np.nanmean(values), np.nanmin(values), np.nanmax(values))
+            values = known(result.values[metric])
+            found = (result.clean[metric], values.mean(), values.min(), values.max())
             rows.append([name, *map(number, found)])
         tables.append(Table(metric, ("model", "centre", "mean", "lowest", "highest"), rows))
     return tables
@@ -122,7 +122,7 @@ def _landscape_plot(results: Results, metric: str | None, axes: Any) -> Any:
     every = np.concatenate([result.values[metric].ravel() for result in results.values()])
     # The walls are high: the colors end where the ninth tenth of the values does.
     most = 1.0 if prefers_high(metric) else 0.9
-    limits = float(np.nanmin(every)), float(np.nanquantile(every, most))
+    limits = float(known(every).min()), float(np.quantile(known(every), most))
     if {len(result.coordinates) for result in results.values()} == {1}:
         for name, result in results.items():
             axes = result.plot(metric, ax=axes, limits=limits, label=name)

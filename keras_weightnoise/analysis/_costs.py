@@ -11,7 +11,7 @@ import numpy as np
 from keras_weightnoise._checks import check_choice, check_count, check_positive, is_number
 from keras_weightnoise.analysis._bisection import Bisection
 from keras_weightnoise.analysis._evaluation import Evaluator, Progress
-from keras_weightnoise.analysis._results import choose_metric
+from keras_weightnoise.analysis._results import check_finite, choose_metric
 from keras_weightnoise.analysis._summaries import prefers_high
 from keras_weightnoise.analysis._trials import Trial
 from keras_weightnoise.analysis.robustness_result import RobustnessRow
@@ -42,6 +42,7 @@ class Goal:
     def of(cls, clean: dict[str, float], metric: str | None, mode: Mode) -> "Goal":
         """The goal that the arguments of an analysis mean."""
         metric = choose_metric(clean, metric)
+        check_finite(metric, clean)
         higher = {name: prefers_high(name) for name in clean}
         if mode != "auto":
             higher[metric] = mode == "max"

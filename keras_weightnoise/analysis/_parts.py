@@ -7,7 +7,7 @@ from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.reachable import own_name, relative_names
 from keras_weightnoise._weights.selection import Target
 from keras_weightnoise.analysis._evaluation import is_random
-from keras_weightnoise.analysis._plan import at_magnitude, plan
+from keras_weightnoise.analysis._plan import at_magnitude, plan_largest
 from keras_weightnoise.analysis._trials import Trial
 from keras_weightnoise.models._borrowed_weights import BorrowedWeights
 from keras_weightnoise.models.perturb import PerturbedWeights, perturbed_values
@@ -28,7 +28,7 @@ class Parts:
     def __init__(
         self, model: Any, noise: Any, high: float, by: str, variables: Any, exclude: Any, seed: int
     ) -> None:
-        (point,) = plan(noise, [high])
+        point = plan_largest(noise, high)
         self.label = point.label
         self._model, self._noise, self._seed = model, noise, seed
         everything = PerturbedWeights(model, point.noise, variables, exclude, seed)

@@ -54,6 +54,19 @@ def plan(noise: Any, magnitudes: Sequence[Any]) -> list[Point]:
     ]
 
 
+def plan_largest(noise: Any, high: float) -> Point:
+    """The noise at the largest magnitude of a search."""
+    try:
+        (point,) = plan(noise, [high])
+    except ValueError as error:
+        if isinstance(noise, Compose):
+            raise
+        raise ValueError(
+            f"Invalid `high`. Expected a magnitude that the noise takes. Received: high={high}. {error}"
+        ) from error
+    return point
+
+
 def at_magnitude(spec: Any, magnitude: Any) -> Noise:
     if spec is None:
         spec = Gaussian()

@@ -194,7 +194,7 @@ class DrawResult(Result):
 
     def _records(self) -> list[dict[str, Any]]:
         records = [dict(vars(row)) for row in self.rows]
-        return [record | record.pop("metrics") for record in records]
+        return [with_metrics(record, record.pop("metrics")) for record in records]
 
     @classmethod
     def _from_standard(cls, content: dict[str, Any]) -> dict[str, Any]:
@@ -234,6 +234,22 @@ def choose_metric(known: Sequence[str] | dict[str, Any], metric: str | None) -> 
             f"Received: metric={metric!r}"
         )
     return metric
+
+
+def with_metrics(record: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+    """A record with columns for metrics: `metric_draw` of a metric that is called as a column is."""
+    return record | {
+        f"metric_{name}" if name in record else name: value for name, value in metrics.items()
+    }
+
+
+def check_finite(metric: str, clean: dict[str, float]) -> None:
+    """Raises unless a metric can be worse than it is without noise."""
+    if not math.isfinite(clean[metric]):
+        raise ValueError(
+            "Without noise the metric is no finite number, against which nothing is better or worse. "
+            f"Expected another metric, or data without NaN. Received: {metric}={clean[metric]}"
+        )
 
 
 def numbers(metrics: dict[str, Any]) -> dict[str, float]:

@@ -108,22 +108,22 @@ class BudgetResult(Result):
             return [*title, "All at once, nothing is borne."]
         found = self.together.summaries()[factor]
         shares = f"; shares times {factor:.3g}" if factor < 1.0 else ""
+        spread = ""
+        if found.draws > 1:
+            spread = f" ± {number(found.high - found.mean)} (mean and 95 % interval of {found.draws} draws)"
         return [
             *title,
-            f"All at once {number(found.mean)} ± {number(found.high - found.mean)} (mean and 95 % interval "
-            f"of {found.draws} draws), without noise {number(self.clean[self.metric])}{shares}",
+            f"All at once {number(found.mean)}{spread}, without noise "
+            f"{number(self.clean[self.metric])}{shares}",
         ]
 
     def _tables(self, top: int | None) -> list[Table]:
         shown = self._most_fragile(top)
         rows = []
         for name, layer in shown.items():
-            low, high = layer.interval
             most = "" if layer.magnitude < layer.settings["high"] else ">= "
             magnitude = f"{self.magnitudes[name]:.4g}" if self.magnitudes else ""
-            rows.append(
-                [name, f"{most}{layer.magnitude:.4g}", f"{low:.4g} to {high:.4g}", magnitude]
-            )
+            rows.append([name, f"{most}{layer.magnitude:.4g}", layer.interval_text, magnitude])
         header = (self.settings.get("by", "layer"), "alone", "95 % interval", "all at once")
         left_out = len(self.layers) - len(shown)
         note = f"... and {left_out} less fragile: see `table()`" if left_out else ""

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from keras_weightnoise._tables import Table
 from keras_weightnoise.analysis._plots import make_axes, pyplot
-from keras_weightnoise.analysis._results import Result, choose_metric, numbers
+from keras_weightnoise.analysis._results import Result, choose_metric, numbers, with_metrics
 from keras_weightnoise.analysis._summaries import number
 
 Array = npt.NDArray[Any]
@@ -73,7 +73,7 @@ class LandscapeResult(Result):
                 f'Invalid `kind`. Expected "contour" or "surface". Received: kind={kind!r}'
             )
         values = self.values[metric]
-        low, high = limits or (np.nanmin(values), np.nanmax(values))
+        low, high = limits or (known(values).min(), known(values).max())
         if values.ndim == 1:
             return self._plot_line(make_axes(ax), metric, limits, label)
         if kind == "surface":
@@ -133,7 +133,7 @@ class LandscapeResult(Result):
 
     def _tables(self, top: int | None) -> list[Table]:
         rows = [
-            [name, number(self.clean[name]), number(np.nanmin(each)), number(np.nanmax(each))]
+            [name, *map(number, (self.clean[name], known(each).min(), known(each).max()))]
             for name, each in self.values.items()
         ]
         return [Table("", ("metric", "centre", "lowest", "highest"), rows)]
@@ -141,10 +141,10 @@ class LandscapeResult(Result):
     def _records(self) -> list[dict[str, Any]]:
         shape = tuple(map(len, self.coordinates))
         return [
-            {
-                **{n: axis[i] for n, axis, i in zip("ab", self.coordinates, place, strict=False)},
-                **{metric: values[place] for metric, values in self.values.items()},
-            }
+            with_metrics(
+                {n: axis[i] for n, axis, i in zip("ab", self.coordinates, place, strict=False)},
+                {metric: values[place] for metric, values in self.values.items()},
+            )
             for place in np.ndindex(*shape)
         ]
 
@@ -159,3 +159,9 @@ class LandscapeResult(Result):
             "trajectory": None if trajectory is None else np.array(trajectory, float),
             "values": arrays,
         }
+
+
+def known(values: Array) -> Array:
+    """The values that are not NaN, of which NumPy finds the lowest without a warning; or else a NaN."""
+    found = values[~np.isnan(values)]
+    return found if found.size else np.array([np.nan])

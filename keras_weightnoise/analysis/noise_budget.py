@@ -1,6 +1,7 @@
 """How much noise each layer may have, so that all of it at once is borne."""
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -166,6 +167,13 @@ class _Search:
             together = self._costs(self._parts.perturb_all(self._shares))
             self._together = together, together.search(self._bisect(self._drop, 1.0))
             progress.finish()
+        nothing = [name for name, found in self._shares.items() if found == 0.0]
+        if nothing and self._together is not None:
+            warnings.warn(
+                f"There is no noise in {nothing}: all that was tried costs more than a share of `drop`. "
+                f"Expected more `bisections`, or a smaller `high`. Received: high={high}",
+                stacklevel=3,
+            )
 
     def result(self, goal: Goal, settings: dict[str, Any]) -> BudgetResult:
         """What was found."""

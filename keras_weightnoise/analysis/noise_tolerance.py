@@ -17,7 +17,7 @@ from keras_weightnoise.analysis._evaluation import (
     is_random,
     keep_at_interrupt,
 )
-from keras_weightnoise.analysis._plan import Sweepable, at_magnitude, kind_of, plan
+from keras_weightnoise.analysis._plan import Sweepable, at_magnitude, kind_of, plan_largest
 from keras_weightnoise.analysis._settings import describe
 from keras_weightnoise.analysis._trials import Trial
 from keras_weightnoise.analysis.tolerance_result import ToleranceResult
@@ -33,7 +33,7 @@ def noise_tolerance(
     metric: str | None = None,
     mode: Mode = "auto",
     noise: Sweepable | None = None,
-    high: float = 2.0,
+    high: float | None = None,
     draws: int | range = 10,
     bisections: int = 15,
     within: float = 0.0,
@@ -72,7 +72,8 @@ def noise_tolerance(
             (see `RobustnessResult.higher_is_better`). Defaults to `"auto"`.
         noise: One of `keras_weightnoise.noises`, whose magnitude is searched, or a function from a
             magnitude to one. `None`: `noises.Gaussian()`. Defaults to `None`.
-        high: Number > 0: the largest magnitude tried, in units of the noise. Defaults to `2.0`.
+        high: Number > 0: the largest magnitude tried, in units of the noise. `None`: 2.0, or the largest
+            that the noise takes, such as a rate of 1.0. Defaults to `None`.
         draws: Integer >= 1: how many draws of each magnitude; or a `range` of them. Defaults to `10`.
         bisections: Integer >= 1: how often the range is halved. The magnitude is exact to
             `high / 2**bisections`. Defaults to `15`.
@@ -113,6 +114,8 @@ def noise_tolerance(
     """
     check_arguments(model, data, seed)
     numbers = check_draws(draws)
+    if high is None:
+        high = min(2.0, noise.most) if isinstance(noise, Noise) else 2.0
     check_search(drop, high, bisections, mode, within)
     evaluator = Evaluator(model, data, batch_size, steps, recalibrate)
     progress = Progress(len(numbers) * (1 + bisections), verbose)
@@ -147,6 +150,12 @@ def _find(
             f"Received: high={search.high}",
             stacklevel=3,
         )
+    elif search.largest == 0.0 and complete:
+        warnings.warn(
+            f"The model bears nothing that was tried, down to {min(search.costs):.4g}. Expected more "
+            f"`bisections`, or a smaller `high`. Received: {search.tried}",
+            stacklevel=3,
+        )
     return costs.result(search.drop, search.largest, complete, settings)
 
 
@@ -161,7 +170,7 @@ class _Perturb:
     def __init__(
         self, noise: Sweepable | None, high: float, make: Callable[[Noise], PerturbedWeights]
     ) -> None:
-        (point,) = plan(noise, [high])
+        point = plan_largest(noise, high)
         self.label = point.label
         # One graph draws for all magnitudes, unless the draws themselves differ.
         self._perturbed = {kind_of(point.noise): make(point.noise)}

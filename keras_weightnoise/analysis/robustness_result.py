@@ -6,7 +6,7 @@ from typing import Any
 from keras_weightnoise._checks import is_number
 from keras_weightnoise._tables import Table
 from keras_weightnoise.analysis._plots import make_axes, make_logarithmic, shades
-from keras_weightnoise.analysis._results import DrawResult
+from keras_weightnoise.analysis._results import DrawResult, check_finite
 from keras_weightnoise.analysis._summaries import HEADER, Summary, cells, number, summarize
 
 _CLEAN = "without noise"
@@ -68,10 +68,14 @@ class RobustnessResult(DrawResult):
         Returns:
             A magnitude at which, as at all smaller ones swept, the mean over the draws is within
             `drop`; `0.0` if there is none. Of several noises, a dict of these, keyed by label.
+
+        Raises:
+            ValueError: If `drop` is negative, or the metric is not a finite number without noise.
         """
         metric = self._metric(metric)
         if not (is_number(drop) and drop >= 0):
             raise ValueError(f"Invalid `drop`. Expected a number >= 0. Received: drop={drop!r}")
+        check_finite(metric, self.clean)
         # Metrics are `float32`: 0.97 - 0.96 comes to a little more than 0.01.
         allowed = drop + 1e-6 * max(1.0, abs(self.clean[metric]))
         tolerances = {}

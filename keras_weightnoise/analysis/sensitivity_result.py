@@ -7,7 +7,7 @@ from typing import Any
 from keras_weightnoise._checks import check_count
 from keras_weightnoise._tables import Table
 from keras_weightnoise.analysis._plots import make_axes
-from keras_weightnoise.analysis._results import DrawResult
+from keras_weightnoise.analysis._results import DrawResult, with_metrics
 from keras_weightnoise.analysis._summaries import HEADER, Summary, cells, number, summarize
 
 
@@ -114,7 +114,9 @@ class SensitivityResult(DrawResult):
 
     def _records(self) -> list[dict[str, Any]]:
         # The column is called what the table calls it.
-        return [{self.by: record.pop("name"), **record} for record in super()._records()]
+        return [
+            with_metrics({self.by: row.name, "draw": row.draw}, row.metrics) for row in self.rows
+        ]
 
     def _sorted(self, rows: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(sorted(rows, key=lambda row: (row.name, row.draw)))

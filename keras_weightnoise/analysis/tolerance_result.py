@@ -39,8 +39,8 @@ class ToleranceResult(DrawResult):
         """The 95 % interval of the magnitude over draws.
 
         From where the upper end of the mean cost's interval (by Student's t) crosses `drop` to where the
-        lower end does, on lines between the magnitudes evaluated. NaN of a single draw; infinite where
-        the end was not reached.
+        lower end does, on lines between the magnitudes evaluated; `magnitude` is always within it. NaN of a
+        single draw; infinite where the end was not reached.
         """
         if len({row.draw for row in self.rows}) < 2:
             return math.nan, math.nan
@@ -52,7 +52,9 @@ class ToleranceResult(DrawResult):
                 for m, s in summaries.items()
             ]
 
-        return _crossing(costs(1.0), self.drop), _crossing(costs(-1.0), self.drop)
+        low, high = _crossing(costs(1.0), self.drop), _crossing(costs(-1.0), self.drop)
+        # The lines are a guess, where few magnitudes were evaluated a bold one.
+        return min(low, self.magnitude), max(high, self.magnitude)
 
     def summaries(self, metric: str | None = None) -> dict[float, Summary]:
         """The `Summary` of a metric for each magnitude evaluated, from the smallest.
@@ -64,6 +66,15 @@ class ToleranceResult(DrawResult):
         better = self.higher_is_better[metric]
         magnitudes = sorted({row.magnitude for row in self.rows})
         return {m: summarize(self._by(metric, magnitude=m), better) for m in magnitudes}
+
+    @property
+    def interval_text(self) -> str:
+        """The interval for tables."""
+        low, high = self.interval
+        if math.isnan(low):
+            return "-"
+        largest = max(row.magnitude for row in self.rows)
+        return f"{low:.4g} to " + (f"{high:.4g}" if math.isfinite(high) else f"above {largest:.4g}")
 
     def plot(self, ax: Any = None, label: str | None = None) -> Any:
         """Plots every evaluation, the mean over draws, and where it crosses `drop`, with its interval.
@@ -103,14 +114,18 @@ class ToleranceResult(DrawResult):
         return ax
 
     def _title(self) -> list[str]:
-        low, high = self.interval
         noise = ", ".join(self.settings.get("noise", ()))
+        tried = [row.magnitude for row in self.rows]
+        found = f"up to a magnitude of {self.magnitude:.4g}"
+        if self.magnitude == 0.0:
+            found = f"at no magnitude that was tried, of which {min(tried):.4g} is the smallest"
+        elif self.magnitude == max(tried):
+            found += ", the largest that was tried"
         return [
             f"Tolerance to weight noise: {noise}".rstrip(": "),
             *self._incomplete(),
-            f"{self.metric} is within {self.drop:g} of {number(self.clean[self.metric])} up to a "
-            f"magnitude of {self.magnitude:.4g}",
-            f"95 % interval over draws {low:.4g} to {high:.4g}, flatness {self.flatness:.4g}",
+            f"{self.metric} is within {self.drop:g} of {number(self.clean[self.metric])} {found}",
+            f"95 % interval over draws {self.interval_text}, flatness {self.flatness:.4g}",
         ]
 
     def _tables(self, top: int | None) -> list[Table]:

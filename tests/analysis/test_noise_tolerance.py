@@ -2,6 +2,7 @@
 
 import functools
 import math
+import warnings
 
 import keras
 import matplotlib
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from fits import watch
 
-from keras_weightnoise import noises, perturb_weights, perturbed_weights
+from keras_weightnoise import compare, noises, perturb_weights, perturbed_weights
 from keras_weightnoise.analysis._summaries import t_quantile
 from keras_weightnoise.analysis.noise_tolerance import noise_tolerance
 from keras_weightnoise.analysis.tolerance_result import ToleranceResult
@@ -95,7 +96,7 @@ def test_the_variant_that_knows_magnitudes():
 def test_monotone_and_the_same_in_two_runs():
     results = [
         find(*linear(), drop=drop, high=1.0, bisections=4, draws=2)
-        for drop in (0.001, 0.01, 0.01, 0.1)
+        for drop in (0.01, 0.02, 0.02, 0.1)
     ]
     magnitudes = [result.magnitude for result in results]
     assert magnitudes == sorted(magnitudes)
@@ -106,7 +107,8 @@ def test_every_evaluation_is_of_a_draw_common_to_all_magnitudes():
     model, data = linear(metrics=("loss", "mae"))
     clean = model.layers[0].kernel.numpy()
     seen = watch(model, lambda i: model.layers[0].kernel.numpy() - clean)
-    result = find(model, data, metric="loss", drop=0.01, bisections=3, draws=range(2, 4))
+    with pytest.warns(UserWarning, match="bears nothing that was tried, down to 0.25"):
+        result = find(model, data, metric="loss", drop=0.01, bisections=3, draws=range(2, 4))
     assert sorted({row.magnitude for row in result.rows}) == [0.25, 0.5, 1.0, 2.0]
     assert [row.draw for row in result.rows] == [2, 3] * 4
     assert len(seen) == 1 + len(result.rows)
@@ -150,8 +152,9 @@ def test_noise_that_is_not_random_is_evaluated_once():
     result = find(model, data, noise=noise, drop=1e-3, high=1.0, bisections=3)
     assert len(seen) == 1 + 4
     assert len(result.rows) == 3 * 4
+    # Of one draw made three times there is no spread: what is left are the magnitudes next to each other.
     low, high = result.interval
-    assert low == high
+    assert low == result.magnitude < high < result.magnitude + 1.0 / 2**3
 
 
 def test_a_model_that_bears_everything():
@@ -160,7 +163,44 @@ def test_a_model_that_bears_everything():
     assert caught[0].filename == __file__
     assert result.magnitude == 0.5
     assert len(result.rows) == 3
-    assert result.interval == (math.inf, math.inf)
+    assert result.interval == (0.5, math.inf)
+    assert "up to a magnitude of 0.5, the largest that was tried" in str(result)
+    assert "interval over draws 0.5 to above 0.5" in str(result)
+
+
+@pytest.mark.parametrize("bisections", [1, 2, 3, 6])
+def test_the_magnitude_is_within_its_interval(bisections):
+    """Where few magnitudes are tried, the lines between them pass it by."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = find(*linear(), drop=0.01, bisections=bisections)
+    low, high = result.interval
+    assert low <= result.magnitude < high
+    # Said where it is 0, and nowhere else.
+    smallest = 2.0 / 2**bisections
+    nothing = f"at no magnitude that was tried, of which {smallest:.4g} is the smallest" in str(
+        result
+    )
+    assert nothing == (result.magnitude == 0.0) == (bisections < 5)
+    compare({"net": result}).plot()
+
+
+@pytest.mark.parametrize(
+    ("noise", "high"),
+    [(noises.StuckAt(), 1.0), (noises.BitFlip(count=1), 2.0), (noises.Gaussian(), 2.0)],
+    ids=["rate", "count", "stddev"],
+)
+def test_no_more_is_tried_than_a_noise_takes(noise, high):
+    with pytest.warns(UserWarning, match=f"Received: high={high}"):
+        find(*linear(), drop=1e9, noise=noise, bisections=1)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_no_number_without_noise(value):
+    model, data = linear()
+    model.evaluate = lambda **options: {"loss": value}
+    with pytest.raises(ValueError, match=f"Without noise.*Received: loss={value}"):
+        find(model, data, drop=0.1)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
@@ -201,7 +241,7 @@ def test_interrupts_and_errors(when, error):
         ({"draws": 0}, ValueError, "Invalid `draws`"),
         ({"seed": None}, TypeError, "Invalid `seed`"),
         ({"noise": 0.1}, TypeError, "Invalid `noise`"),
-        ({"noise": noises.BitFlip}, ValueError, "Invalid `rate`.*Received: rate=2.0"),
+        ({"noise": noises.BitFlip}, ValueError, "Invalid `high`.*high=2.0.*Received: rate=2.0"),
         ({"data": X}, ValueError, "needs targets"),
     ],
 )
@@ -228,7 +268,10 @@ def test_result():
     assert list(result.to_dataframe().columns) == ["noise", "magnitude", "draw", "loss"]
     with pytest.raises(TypeError):
         result + result
-    assert math.isnan(find(*linear(), drop=0.01, bisections=2, draws=1).interval[0])
+    single = find(*linear(), drop=0.01, draws=1)
+    assert math.isnan(single.interval[0])
+    assert "95 % interval over draws -, flatness" in str(single)
+    assert "nan" not in str(single) + str(compare({"net": single}))
 
 
 def test_plot():
