@@ -70,6 +70,12 @@ def directions_to(model: Any, others: Sequence[Any]) -> Directions:
     vectors = [
         differences(here, stored_values([other.variables[i] for i in places])) for other in others
     ]
+    for other, vector in zip(others, vectors, strict=True):
+        if not any(bool(tf.reduce_any(each != 0.0)) for each in vector):
+            raise ValueError(
+                "Invalid `directions`. Expected another model, with weights of its own. "
+                f"Received: {other.name!r}, whose weights are those of the model"
+            )
     return Directions(moved, vectors, [f"towards {other.name!r}" for other in others])
 
 

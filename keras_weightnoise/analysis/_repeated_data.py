@@ -48,6 +48,8 @@ class RepeatedData:
                 f"Invalid `{name}`. Expected a tuple to be (x, y) or (x, y, sample_weight). "
                 f"Received: a tuple of {len(data)}"
             )
+        if _is_empty(data):
+            raise ValueError(f"`{name}` is empty. Expected at least one example. Received: none")
         if (
             isinstance(data, tf.data.Dataset)
             and steps is None
@@ -149,6 +151,14 @@ def _as_dataset(data: Any, batch_size: int | None, steps: int | None) -> tf.data
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     batches = tf.data.Dataset.from_tensor_slices(arrays).batch(size)
     return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def _is_empty(data: Any) -> bool:
+    """Whether there is nothing to evaluate on, of which Keras speaks in other words, or not at all."""
+    if isinstance(data, tf.data.Dataset):
+        return int(data.cardinality()) == 0
+    arrays = keras.tree.flatten(data) if isinstance(data, tuple | list | dict) else [data]
+    return any(getattr(array, "shape", None) and array.shape[0] == 0 for array in arrays)
 
 
 def _is_plain(array: Any) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from keras_weightnoise._tables import Table
 from keras_weightnoise.analysis._comparisons import KINDS, common_metrics
-from keras_weightnoise.analysis._results import Result
+from keras_weightnoise.analysis._results import Result, with_metrics
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -49,7 +49,7 @@ class ComparisonResult(Result):
 
     def _records(self) -> list[dict[str, Any]]:
         return [
-            {"model": name, **record}
+            with_metrics({"model": name}, record)
             for name, result in self.results.items()
             for record in result._records()
         ]

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_weightnoise._tables import Table
 from keras_weightnoise.analysis._plots import make_logarithmic, pyplot
-from keras_weightnoise.analysis._results import Result, choose_metric, numbers
+from keras_weightnoise.analysis._results import Result, choose_metric, numbers, with_metrics
 from keras_weightnoise.analysis._summaries import number
 
 
@@ -123,7 +123,8 @@ class MagnitudeResult(Result):
 
     def _records(self) -> list[dict[str, Any]]:
         clean = MagnitudeRow(0.0, self.clean)
-        return [{"magnitude": row.magnitude, **row.metrics} for row in (clean, *self.rows)]
+        rows = (clean, *self.rows)
+        return [with_metrics({"magnitude": row.magnitude}, row.metrics) for row in rows]
 
     @classmethod
     def _from_standard(cls, content: dict[str, Any]) -> dict[str, Any]:

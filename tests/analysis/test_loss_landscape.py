@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from fits import watch
 
+from keras_weightnoise import compare
 from keras_weightnoise.analysis._directions import random_directions
 from keras_weightnoise.analysis._trajectory import principal_directions
 from keras_weightnoise.analysis.landscape_result import LandscapeResult
@@ -227,6 +228,8 @@ def test_another_architecture():
     other, _ = linear(bias=True)
     with pytest.raises(ValueError, match=r"Invalid `directions`.*weights of the shapes"):
         landscape(model, data, directions=other)
+    with pytest.raises(ValueError, match=r"Received: .* whose weights are those of the model"):
+        landscape(model, data, directions=model)
 
 
 # Along a run.
@@ -411,6 +414,17 @@ def test_result(rank):
     if rank == 2:
         row = frame[(frame.a == 1.0) & (frame.b == -1.0)]
         assert row.loss.item() == pytest.approx(1.1 + 1.9)
+
+
+def test_a_landscape_of_nothing_but_nan():
+    result = made(2)
+    result.values["loss"][:] = np.nan
+    assert str(result).splitlines()[-1].split() == ["loss", "0.0000", "nan", "nan"]
+    both = compare({"a": result, "b": result})
+    assert "nan" in str(both)
+    for ax in (result.plot(), *both.plot()):
+        ax.figure.canvas.draw()
+    matplotlib.pyplot.close("all")
 
 
 def test_plots():

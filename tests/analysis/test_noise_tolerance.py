@@ -183,6 +183,7 @@ def test_the_magnitude_is_within_its_interval(bisections):
     )
     assert nothing == (result.magnitude == 0.0) == (bisections < 5)
     compare({"net": result}).plot()
+    matplotlib.pyplot.close("all")
 
 
 @pytest.mark.parametrize(

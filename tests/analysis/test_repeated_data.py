@@ -65,6 +65,23 @@ def test_arrays_are_batched_once():
     assert isinstance(repeated.examples()["x"], tf.data.Dataset)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        X[:0],
+        (X[:0], Y[:0]),
+        ({"a": X[:0], "b": X[:0]}, Y[:0]),
+        (tf.constant(X[:0]), Y[:0]),
+        tf.data.Dataset.from_tensor_slices((X, Y)).batch(4).take(0),
+    ],
+    ids=["x", "arrays", "dictionary", "tensor", "dataset"],
+)
+def test_nothing_is_an_error(data):
+    """Keras has none, or says that a metric has not yet been built."""
+    with pytest.raises(ValueError, match=r"`data` is empty\. Expected at least one"):
+        RepeatedData("data", data)
+
+
 def test_wrong_lengths_are_an_error_of_keras():
     with pytest.raises(ValueError, match="cardinality"):
         Seen().evaluate(**RepeatedData("data", (X, Y[:5])).examples(), verbose=0)

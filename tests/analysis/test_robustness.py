@@ -15,10 +15,12 @@ import tensorflow as tf
 from fits import strategy, watch
 from sklearn.datasets import load_digits
 
-from keras_weightnoise import noises, perturb_weights, perturbed_weights, schedules
+from keras_weightnoise import compare, noises, perturb_weights, perturbed_weights, schedules
 from keras_weightnoise.analysis._summaries import number, prefers_high, summarize, t_quantile
+from keras_weightnoise.analysis.landscape_result import LandscapeResult
 from keras_weightnoise.analysis.robustness import robustness_sweep
 from keras_weightnoise.analysis.robustness_result import RobustnessResult, RobustnessRow
+from keras_weightnoise.analysis.sensitivity_result import SensitivityResult, SensitivityRow
 from keras_weightnoise.models import perturb
 
 matplotlib.use("Agg")
@@ -633,6 +635,12 @@ def test_tolerance_with_the_direction_changed():
         (lambda r: r.tolerance("recall"), "Invalid `metric`. Expected one of 'loss', 'accuracy'"),
         (lambda r: r.plot("recall"), "Received: metric='recall'"),
         (lambda r: r.tolerance(drop=-1), "Invalid `drop`"),
+        (
+            lambda r: made({0.1: [0.9]}, clean={"loss": math.nan, "accuracy": 0.9}).tolerance(
+                "loss"
+            ),
+            "Without noise.*Received: loss=nan",
+        ),
         (lambda r: r.from_json('{"type": "Other"}'), "Invalid `source`"),
     ],
 )
@@ -810,6 +818,29 @@ def test_dataframe():
     frame = made({0.1: [0.75, 0.5], 0.2: [0.25]}).to_dataframe()
     assert list(frame.columns) == ["noise", "magnitude", "draw", "loss", "accuracy"]
     assert frame.groupby("magnitude")["accuracy"].mean().to_dict() == {0.1: 0.625, 0.2: 0.25}
+
+
+@pytest.mark.any_version
+def test_metrics_that_are_called_as_columns():
+    metrics = dict.fromkeys(("noise", "magnitude", "draw", "layer", "model", "a"), 0.5)
+    more = {"clean": metrics, "complete": True}
+    draws = {"higher_is_better": dict.fromkeys(metrics, False), **more}
+    axis = np.array([0.0])
+    values = {name: axis + 0.5 for name in metrics}
+    row = RobustnessRow("Gaussian", 0.1, 3, metrics)
+    sweep = RobustnessResult(rows=(row,), **draws)
+    row = SensitivityRow("dense", 3, metrics)
+    layers = SensitivityResult(rows=(row,), by="layer", noise="", **draws)
+    line = LandscapeResult(coordinates=(axis,), values=values, labels=("",), **more)
+    swept = {"noise": "Gaussian", "magnitude": 0.1, "draw": 3}
+    for result, own in (
+        (sweep, swept),
+        (layers, {"layer": "dense", "draw": 3}),
+        (line, {"a": 0.0}),
+        (compare({"net": sweep}), {"model": "net"} | swept),
+    ):
+        measured = {f"metric_{name}" if name in own else name: 0.5 for name in metrics}
+        assert result.to_dataframe().to_dict("records") == [own | measured]
 
 
 @pytest.mark.any_version
