@@ -2,7 +2,6 @@
 
 import functools
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 from keras_weightnoise._weights.selectors import Selector
@@ -119,10 +118,7 @@ def noise_tolerance(
     check_search(drop, high, bisections, mode, within)
     evaluator = Evaluator(model, data, batch_size, steps, recalibrate)
     progress = Progress(len(numbers) * (1 + bisections), verbose)
-    make = functools.partial(
-        PerturbedWeights, model, variables=variables, exclude=exclude, seed=seed
-    )
-    perturb = _Perturb(noise, float(high), make)
+    perturb = _Perturb(noise, float(high), model, variables, exclude, seed)
     search = Bisection(drop, float(high), bisections, within)
     settings = describe(
         model,
@@ -168,8 +164,17 @@ class _Perturb:
     """
 
     def __init__(
-        self, noise: Sweepable | None, high: float, make: Callable[[Noise], PerturbedWeights]
+        self,
+        noise: Sweepable | None,
+        high: float,
+        model: Any,
+        variables: Selector | None,
+        exclude: Selector | None,
+        seed: int,
     ) -> None:
+        make = functools.partial(
+            PerturbedWeights, model, variables=variables, exclude=exclude, seed=seed
+        )
         point = plan_largest(noise, high)
         self.label = point.label
         # One graph draws for all magnitudes, unless the draws themselves differ.
