@@ -39,7 +39,7 @@ def draw(
     shapes: Sequence[Sequence[int]],
     stream: int = 0,
 ) -> list[Tensor]:
-    """Draws one `float32` tensor per variable.
+    """Draws one tensor per variable.
 
     Args:
         law: One of those in `laws`.
@@ -49,7 +49,7 @@ def draw(
         stream: An int below 2^24: draws of different streams are independent.
 
     Returns:
-        A list of `float32` tensors of these shapes.
+        A list of tensors of these shapes, of the law's dtype.
     """
     results: list[Tensor] = []
     for run in _runs(starts, shapes):
@@ -101,7 +101,7 @@ def add(
 
 
 def draw_shape(law: Law, key: Tensor, start: int, shape: Sequence[int | Tensor]) -> Tensor:
-    """Draws one `float32` tensor whose shape may be known only when the graph runs.
+    """Draws one tensor whose shape may be known only when the graph runs.
 
     The same numbers as `draw` has for a variable of that shape.
 
@@ -249,7 +249,7 @@ def _cut(numbers: Tensor, starts: Sequence[int], shapes: Sequence[Sequence[int]]
         tf.reshape(
             piece
             if piece.shape.num_elements() == prod(shape)
-            else tf.reshape(piece, [-1])[: prod(shape)],
+            else tf.slice(tf.reshape(piece, [-1]), [0], [prod(shape)]),
             constants[tuple(shape)],
         )
         for piece, shape in zip(pieces, shapes, strict=True)

@@ -46,7 +46,7 @@ def numbers(
         return tf.reshape(_numbers_by_ops(law, width)(*arguments), shape)
 
     def by_kernel() -> Tensor:
-        return _as_floats(_numbers_kernel(law, width)(*arguments), shape)
+        return _as_numbers(_numbers_kernel(law, width)(*arguments), law, shape)
 
     return _unless_in_xla(by_kernel, by_ops) if compiled else by_ops()
 
@@ -62,7 +62,7 @@ def add(law: Law, key: Tensor, counter: Tensor, factor: Tensor, weights: Tensor)
         return weights + tf.reshape(n, [length])
 
     def by_kernel() -> Tensor:
-        return _as_floats(_add_kernel(law, width)(key, counter, factor, weights), [length])
+        return _as_numbers(_add_kernel(law, width)(key, counter, factor, weights), law, [length])
 
     return _unless_in_xla(by_kernel, by_ops)
 
@@ -95,7 +95,8 @@ def _numbers_by_ops(law: Law, width: int) -> Callable[..., Tensor]:
 def _numbers_kernel(law: Law, width: int) -> Callable[..., Tensor]:
     def numbers(key: Tensor, counter: Tensor, rows: Tensor, factor: Tensor | None) -> Tensor:
         halves = generator.make_halves(key, counter, _steps(counter, rows, width))
-        return tf.complex(*(_times(factor, law.transform(words)) for words in halves))
+        parts = (_times(factor, law.transform(words)) for words in halves)
+        return tf.complex(*(tf.bitcast(part, tf.float32) for part in parts))
 
     return _compile(numbers)
 
@@ -123,8 +124,8 @@ def _times(factor: Tensor | None, numbers: Tensor) -> Tensor:
     return numbers if factor is None else factor * numbers
 
 
-def _as_floats(pairs: Tensor, shape: Sequence[int]) -> Tensor:
-    return tf.reshape(tf.bitcast(pairs, tf.float32), shape)
+def _as_numbers(pairs: Tensor, law: Law, shape: Sequence[int]) -> Tensor:
+    return tf.reshape(tf.bitcast(pairs, law.dtype), shape)
 
 
 def _unless_in_xla(kernel: Callable[[], Tensor], ops: Callable[[], Tensor]) -> Tensor:
@@ -146,14 +147,36 @@ def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
+def compiled(function: Callable[..., Any], elements: int) -> Callable[..., Any]:
+    """A function of tensors with so many elements as the first: fused by XLA where that is faster.
+
+    Elsewhere it is one call, too: of a large model's many small variables, each op would count, in each eager
+    draw and in tracing a step.
+    """
+    return _kernel(function) if worth_compiling(elements) else _call(function)
+
+
 @functools.cache
 def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     return _compile(function)
 
 
-def compiled(function: Callable[..., Any], elements: int) -> Callable[..., Any]:
-    """A function of tensors with so many elements: fused by XLA where that is faster, else itself."""
-    return _kernel(function) if worth_compiling(elements) else function
+@functools.cache
+def _call(function: Callable[..., Any]) -> Callable[..., Any]:
+    traced = tf.function(
+        functools.partial(function),
+        autograph=False,
+        reduce_retracing=True,  # Few traces, of whatever shape.
+        experimental_attributes={"_noinline": True},
+    )
+
+    def call(first: Tensor, *others: Tensor) -> Any:
+        results = traced(first, *others)
+        for result in tf.nest.flatten(results):
+            result.set_shape(first.shape)
+        return results
+
+    return call
 
 
 def worth_compiling(elements: int) -> bool:

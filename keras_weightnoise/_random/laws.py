@@ -35,12 +35,13 @@ class Law:
 
     Attributes:
         name: Its name, for people.
-        transform: From the 32 bits of each element, an `int32`, to numbers, `float32`.
+        transform: From the 32 bits of each element, an `int32`, to numbers of `dtype`.
         stddev: The standard deviation.
         half_power: The size that half of the law's power is below: of a sum of squares, the numbers of at
             most this size have half.
         tf_random: From a shape and a seed (two `int64`) to numbers that `tf.random` draws; or `None` if
             it has no such law.
+        dtype: Of the numbers.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Law:
     stddev: float
     half_power: float
     tf_random: TFRandom | None
+    dtype: tf.DType = tf.float32
 
     def __repr__(self) -> str:
         return self.name
@@ -146,3 +148,13 @@ TRUNCATED_NORMAL = Law(
 
 SIGN = Law("sign", sign, 1.0, 1.0, _of_bits(sign))
 """-1 or 1, by the sign of b."""
+
+BITS = Law(
+    "bits",
+    lambda bits: bits,
+    2**31 * 3**-0.5,
+    2**31 * 0.5 ** (1 / 3),
+    _of_bits(tf.identity),
+    tf.int32,
+)
+"""b itself, an `int32`: 32 random bits."""

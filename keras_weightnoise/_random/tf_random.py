@@ -26,7 +26,7 @@ def draw(
     shapes: Sequence[Sequence[int]],
     stream: int = 0,
 ) -> list[Tensor]:
-    """Draws one `float32` tensor per variable: see `drawing.draw`."""
+    """Draws one tensor per variable: see `drawing.draw`."""
     assert law.tf_random is not None, law  # Noises refuse such laws.
     first = tf.bitcast(key, tf.int64)
     results = []

@@ -267,7 +267,7 @@ def _apply(
         results = [
             member.perturb(
                 w,
-                [tf.cast(numbers[j], w.dtype) for numbers in drawn],
+                [_like(w, numbers[j]) for numbers in drawn],
                 tf.cast(size, w.dtype),
                 t.axes,
             )
@@ -277,6 +277,10 @@ def _apply(
         tf.cast(w, value.dtype) if t.code is None else t.code.write(w, value)
         for w, value, t in zip(results, values, targets, strict=True)
     ]
+
+
+def _like(w: Tensor, numbers: Tensor) -> Tensor:
+    return tf.cast(numbers, w.dtype) if numbers.dtype.is_floating else numbers
 
 
 def _learned(noise: Noise, targets: Sequence[Target]) -> list[Tensor]:

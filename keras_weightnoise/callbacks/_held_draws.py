@@ -21,7 +21,10 @@ class HeldDraws:
         self._noises = noises
         self._kept = [
             [
-                [[state(tf.zeros(t.variable.shape)) for t in targets] for _ in member.draws]
+                [
+                    [state(tf.zeros(t.variable.shape, each.law.dtype)) for t in targets]
+                    for each in member.draws
+                ]
                 for member in noise.members
             ]
             for noise, targets in noises

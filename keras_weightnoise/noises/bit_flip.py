@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import keras
 import tensorflow as tf
@@ -12,6 +12,7 @@ from keras_weightnoise._checks import check_bits, check_choice, check_flag, chec
 from keras_weightnoise._random import kernels, laws
 from keras_weightnoise._random.laws import Law
 from keras_weightnoise._types import Tensor
+from keras_weightnoise.noises import _bits
 from keras_weightnoise.noises._persistent import Persistent
 from keras_weightnoise.noises._tiles import Tiled
 from keras_weightnoise.noises.noise import Draw, Magnitude, Noise
@@ -19,8 +20,6 @@ from keras_weightnoise.noises.quantization import symmetric_step
 
 Format = Literal["fixed", "float32", "bfloat16", "float16"]
 Part = Literal["all", "sign", "exponent", "mantissa"]
-
-_BITS_OF_A_DRAW = 16  # A `float32` in (0, 1] decides so many bits, one after another.
 
 
 class _Parts(NamedTuple):
@@ -76,7 +75,8 @@ class BitFlip(Persistent, Tiled):
             probability. It is then the magnitude. It sorts a number for each bit, which takes many times as
             long. Defaults to `None`.
         clip: Whether what is read is kept within the largest |w|, where NaN reads as 0. Defaults to `False`.
-        persistent: Whether the flips are those of a chip: see `StuckAt`. Defaults to `False`.
+        persistent: Whether the flips are those of a chip: see `StuckAt`. A cell is a bit: those flipped at
+            one rate are among those flipped at each higher one. Defaults to `False`.
         tile: Rows, or (rows, columns), of the tiles in which hardware holds the variable: each has a step
             of its own. See `Gaussian`. Defaults to `None`: the variable is one.
         generator: See `Gaussian`. Defaults to `"threefry"`.
@@ -105,7 +105,6 @@ class BitFlip(Persistent, Tiled):
     count: int | None = dataclasses.field(default=None, kw_only=True, repr=False)
     clip: bool = dataclasses.field(default=False, kw_only=True, repr=False)
     perturbs_codes = True
-    law: ClassVar[Law] = laws.UNIFORM
 
     def __post_init__(self) -> None:
         check_bits(self.bits)
@@ -133,9 +132,12 @@ class BitFlip(Persistent, Tiled):
         return 1.0 if self.count is None else float("inf")
 
     @property
+    def law(self) -> Law:  # type: ignore[override]
+        return laws.BITS if self.count is None else laws.UNIFORM
+
+    @property
     def draws(self) -> tuple[Draw, ...]:
-        bits = len(self._positions)
-        return super().draws * (-(-bits // _BITS_OF_A_DRAW) if self.count is None else bits)
+        return super().draws * (2 if self.count is None else len(self._positions))
 
     def perturb_tile(
         self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
@@ -145,7 +147,7 @@ class BitFlip(Persistent, Tiled):
         held = self._step(w) if self.format == "fixed" else tf.cast(w, self.format)
         form = _Form(self.format, self.bits, self.clip)
         if self.count is not None:
-            return _read(w, held, most, _by_count(magnitude, draws, self._positions), form)
+            return _read(w, held, most, _bits.by_count(magnitude, draws, self._positions), form)
         kernel = kernels.compiled(_by_rate(form, self._positions), w.shape.num_elements())
         return kernel(w, held, most, magnitude, *draws)
 
@@ -240,40 +242,10 @@ def _read_by_rate(
     held: Tensor,
     most: Tensor,
     rate: Tensor,
-    *draws: Tensor,
+    x: Tensor,
+    y: Tensor,
+    *,
     form: _Form,
     positions: tuple[int, ...],
 ) -> Tensor:
-    return _read(w, held, most, _flip_by_rate(rate, *draws, positions=positions), form)
-
-
-def _flip_by_rate(rate: Tensor, *draws: Tensor, positions: tuple[int, ...]) -> Tensor:
-    """Which bits are flipped, from draws uniform on (0, 1] by their size.
-
-    Where v <= rate, v / rate is uniform again, and elsewhere (v - rate) / (1 - rate) is: so one
-    draw decides one bit after another.
-    """
-    if_flipped, if_not = 1.0 / rate, 1.0 / (1.0 - rate)
-    flips = tf.zeros(tf.shape(draws[0]), tf.int32)
-    for i, draw in enumerate(draws):
-        v = tf.abs(draw)
-        for bit in positions[i * _BITS_OF_A_DRAW : (i + 1) * _BITS_OF_A_DRAW]:
-            hit = v <= rate
-            flips = tf.where(hit, flips + _power(bit), flips)
-            v = tf.where(hit, v * if_flipped, (v - rate) * if_not)
-    return flips
-
-
-def _by_count(count: Tensor, draws: Sequence[Tensor], positions: tuple[int, ...]) -> Tensor:
-    """Flips the bits whose numbers are the smallest: exactly so many, also where two are equal."""
-    numbers = tf.reshape(tf.abs(tf.stack(draws)), [-1])
-    order = tf.argsort(numbers, stable=True)
-    first = tf.range(tf.size(order)) < tf.cast(count, tf.int32)
-    hits = tf.scatter_nd(order[:, None], tf.cast(first, tf.int32), tf.shape(order))
-    hits = tf.reshape(hits, [len(draws), *draws[0].shape])
-    return tf.add_n([hits[i] * _power(bit) for i, bit in enumerate(positions)])
-
-
-def _power(bit: int) -> int:
-    """2^bit, as an `int32`."""
-    return 2**bit if bit < 31 else -(2**31)
+    return _read(w, held, most, _bits.by_rate(rate, x, y, positions), form)

@@ -80,7 +80,8 @@ class Noise(Perturbation):
 
         Args:
             w: The clean weight, `float32` or `float64`.
-            draws: What was drawn for each of `draws`, in the shape and dtype of `w`.
+            draws: What was drawn for each of `draws`, in the shape of `w`, and in its dtype but for the law
+                `BITS`.
             magnitude: A scalar of that dtype.
             axes: The axes of `w` that one output channel extends over.
         """

@@ -110,30 +110,28 @@ class PCM(Tiled):
         self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
     ) -> Tensor:
         largest = tf.reduce_max(tf.abs(w))
-        factors = tf.stack([tf.convert_to_tensor(f, w.dtype) for f in self._factors(magnitude)])
+        factors = tf.constant([self.programming, self.drift, self.read], w.dtype)
         x = tf.math.divide_no_nan(w, largest)
         kernel = kernels.compiled(_pairs, w.shape.num_elements())
-        programmed, left = kernel(x, factors, *draws)
+        programmed, left = kernel(x, factors, magnitude, *draws)
         if self.compensation is None:
             return left * largest
         before, after = tf.reduce_sum(tf.abs(programmed)), tf.reduce_sum(tf.abs(left))
         return left * (largest * tf.math.divide_no_nan(before, after))
 
-    def _factors(self, time: Tensor) -> tuple[Tensor, ...]:
-        """On the errors of programming, on nu in the exponent of e, and on Q."""
-        passed = tf.math.log1p(time * (1.0 / _T0))
-        reads = tf.sqrt(tf.math.log((time + (_T0 + _T_READ)) * (0.5 / _T_READ)))
-        return self.programming / _G_MAX, self.drift * passed, self.read * reads
 
-
-def _pairs(x: Tensor, factors: Tensor, *n: Tensor) -> tuple[Tensor, Tensor]:
+def _pairs(x: Tensor, factors: Tensor, time: Tensor, *n: Tensor) -> tuple[Tensor, Tensor]:
     """What pairs of cells hold when programmed, and what is read of them, in units of g_max.
 
     Args:
         x: The weights, in [-1, 1].
-        factors: See `PCM._factors`.
+        factors: Of `PCM`: on errors of programming, on drift, on read noise.
+        time: Seconds since programming.
         n: Three normal numbers for each cell.
     """
+    passed = tf.math.log1p(time * (1.0 / _T0))
+    reads = tf.sqrt(tf.math.log((time + (_T0 + _T_READ)) * (0.5 / _T_READ)))
+    factors *= tf.stack([tf.constant(1.0 / _G_MAX, x.dtype), passed, reads])
     zero = tf.zeros((), x.dtype)
     plus = _cell(tf.maximum(x, zero), factors, *n[:3])
     minus = _cell(tf.maximum(-x, zero), factors, *n[3:])

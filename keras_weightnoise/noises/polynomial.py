@@ -1,6 +1,7 @@
 """Noise whose size is a polynomial of the weight's, as fitted to devices."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import ClassVar
@@ -9,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from keras_weightnoise._checks import is_number
-from keras_weightnoise._random import laws
+from keras_weightnoise._random import kernels, laws
 from keras_weightnoise._random.laws import Law, horner
 from keras_weightnoise._types import Tensor
 from keras_weightnoise.noises._persistent import Persistent
@@ -70,7 +71,17 @@ class Polynomial(Persistent, Tiled):
     def perturb_tile(
         self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
     ) -> Tensor:
-        (n,) = draws
-        largest = tf.reduce_max(tf.abs(w))
-        x = tf.math.divide_no_nan(tf.abs(w), largest)
-        return w + magnitude * largest * horner(self.coefficients[::-1], x) * n
+        kernel = kernels.compiled(_kernel(tuple(self.coefficients)), w.shape.num_elements())
+        return kernel(w, tf.reduce_max(tf.abs(w)), magnitude, *draws)
+
+
+@functools.cache
+def _kernel(coefficients: tuple[float, ...]) -> functools.partial[Tensor]:
+    return functools.partial(_perturbed, coefficients=coefficients)
+
+
+def _perturbed(
+    w: Tensor, largest: Tensor, scale: Tensor, n: Tensor, *, coefficients: tuple[float, ...]
+) -> Tensor:
+    x = tf.math.divide_no_nan(tf.abs(w), largest)
+    return w + scale * largest * horner(coefficients[::-1], x) * n

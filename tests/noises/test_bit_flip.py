@@ -10,6 +10,7 @@ from scipy import stats
 
 from keras_weightnoise import noises as N
 from keras_weightnoise import perturb_weights, robustness_sweep
+from keras_weightnoise.noises import _bits
 
 pytestmark = pytest.mark.any_version
 
@@ -34,8 +35,8 @@ def parts(form):
 
 
 def flipped(noise, w, seed=0):
-    rng = np.random.default_rng(seed)
-    draws = [tf.constant(rng.uniform(-1, 1, w.shape), tf.float32) for _ in noise.draws]
+    bits = words(len(noise.draws), w.shape, seed)
+    draws = [each.law.transform(b) for each, b in zip(noise.draws, bits, strict=True)]
     (size,) = noise.magnitudes_at(0)
     return noise.perturb(tf.constant(w), draws, size, (0,)).numpy()
 
@@ -68,6 +69,91 @@ def test_every_chosen_bit_flips_with_its_rate(form, which, rate):
             # Thirty-two tests at once. (A NaN has all bits of the exponent, and says little of others.)
             share = int(np.sum(hits)), hits.size
             assert stats.binomtest(*share, rate).pvalue > 0.0003
+
+
+POSITIONS = [range(32), range(23, 31), [31], [0, 3], range(5)]
+
+
+def words(count, shape, seed=0):
+    rng = np.random.default_rng(seed)
+    return [tf.constant(rng.integers(-(2**31), 2**31, shape), tf.int32) for _ in range(count)]
+
+
+def flips(rate, positions, shape, seed=0):
+    found = _bits.by_rate(tf.constant(rate), *words(2, shape, seed), tuple(positions))
+    return found.numpy().view("uint32").astype("int64")
+
+
+@pytest.mark.parametrize("positions", POSITIONS, ids=str)
+def test_bits_flipped_at_a_rate_are_among_those_at_a_higher_one(positions):
+    chosen, before = sum(1 << bit for bit in positions), 0
+    for rate in (0.0, 1e-6, 0.001, 0.03, 0.031, 0.5, 0.9, 1 - 1e-6, 1.0):
+        found = flips(rate, positions, 30_000)
+        assert not np.any(before & ~found)
+        assert not np.any(found & ~chosen)
+        before = found
+    assert np.all(found == chosen)
+
+
+def test_cells_of_a_chip_at_a_rate_are_among_those_at_a_higher_one():
+    model = keras.Sequential([keras.Input((40,)), keras.layers.Dense(30, use_bias=False)])
+    clean, before = bits_of(model.weights[0], "float16"), 0
+    for rate in (0.01, 0.02, 0.3):
+        noise = N.BitFlip(rate, format="float16", which="mantissa", persistent=True)
+        found = bits_of(perturb_weights(model, noise, seed=3).weights[0], "float16") ^ clean
+        assert not np.any(before & ~found)
+        assert np.any(before != found)
+        before = found
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.1, 0.5, 0.8])
+@pytest.mark.parametrize("positions", POSITIONS[:2], ids=str)
+def test_counts_of_flips_are_binomial(positions, rate):
+    size, bits = 100_000, len(positions)
+    found = flips(rate, positions, size, seed=1)
+    counts = np.bincount(sum(found >> bit & 1 for bit in positions), minlength=bits + 1)
+    expected = size * stats.binom.pmf(np.arange(bits + 1), bits, rate)
+    usual = expected > 5
+    rare = size - expected[usual].sum(), size - counts[usual].sum()
+    table = [[*expected[usual], rare[0]], [*counts[usual], rare[1]]]
+    assert stats.chisquare(table[1], table[0]).pvalue > 0.003
+
+
+def test_rates_below_what_bits_tell_by_digits_of_their_own():
+    found = flips(4e-6, range(32), 500_000)
+    hits = int(sum((found >> bit & 1).sum() for bit in range(32)))
+    assert stats.binomtest(hits, 32 * found.size, 4e-6).pvalue > 0.01
+
+
+@pytest.mark.parametrize("span", [32, 16, 8])
+def test_any_three_bits_are_independent(span):
+    # Words are linear over GF(2) in the 64 bits of the state: numbers are independent, and each is uniform,
+    # where no sum of their digits is 0. Digits as sets of bits of the state, from the states with one bit.
+    ones = (2 ** np.arange(32)).astype("uint32")
+    zeros = np.zeros_like(ones)
+    state = [tf.constant(np.concatenate(pair)) for pair in ((ones, zeros), (zeros, ones))]
+    numbers = [[] for _ in range(span)]
+    while len(numbers[0]) < 16:
+        for low in range(0, 32, span):
+            for bit, digits in enumerate(numbers):
+                of_states = state[0].numpy() >> (low + bit) & 1
+                digits.append(int("".join(map(str, of_states)), 2))
+        state = _bits._next(*state)
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        chosen = rng.choice(span, 3, replace=False)
+        assert rank([digit for bit in chosen for digit in numbers[bit]]) == 48
+
+
+def rank(rows):
+    """Over GF(2)."""
+    basis = {}
+    for row in rows:
+        while row and row.bit_length() in basis:
+            row ^= basis[row.bit_length()]
+        if row:
+            basis[row.bit_length()] = row
+    return len(basis)
 
 
 @pytest.mark.parametrize("form", FORMATS)

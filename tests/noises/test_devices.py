@@ -82,3 +82,14 @@ def test_a_variable_of_zeros_stays_so(noise):
 def test_bad_arguments(make, name):
     with pytest.raises((ValueError, TypeError), match=rf"Invalid `{name}`.*Received: {name}="):
         make()
+
+
+def test_shapes_are_known_in_graphs_of_many_variables():
+    # One graph of the formula serves all small variables; what comes next asks for shapes of its own.
+    @tf.function(autograph=False)
+    def apply():
+        for shape in [(3, 4), (5, 4), (6,), ()]:
+            draws = [tf.ones(shape)] * 2
+            assert N.ReRAM().perturb(tf.ones(shape), draws, tf.constant(1.0), ()).shape == shape
+
+    apply()

@@ -57,7 +57,8 @@ def test_tiles_are_blocks(make, tile):
     rows, columns = tile if isinstance(tile, tuple) else (tile, None)
     rng = np.random.default_rng(0)
     w = rng.normal(size=(22, 9)).astype("float32")
-    draws = [rng.uniform(-1, 1, w.shape).astype("float32") for _ in noise.draws]
+    bits = [tf.constant(rng.integers(-(2**31), 2**31, w.shape), tf.int32) for _ in noise.draws]
+    draws = [d.law.transform(b).numpy() for d, b in zip(noise.draws, bits, strict=True)]
     (magnitude,) = noise.magnitudes_at(0)
     result = noise.perturb(tf.constant(w), [tf.constant(n) for n in draws], magnitude, (0,))
     expected = by_blocks(whole, w, draws, rows, columns)

@@ -128,7 +128,7 @@ def test_elements_are_independent(lag):
 SHAPES = [(3, 5), (), (7,), (2000, 3), (1,), (5, 1, 4), (100, 300), (3, 5)]
 
 
-@pytest.mark.parametrize("law", [*LAWS, laws.SIGN], ids=str)
+@pytest.mark.parametrize("law", [*LAWS, laws.SIGN, laws.BITS], ids=str)
 @pytest.mark.parametrize("chosen", [[0], [1, 2], [0, 7], [2, 4, 6], [6, 3]])
 def test_a_variable_has_its_numbers_whatever_else_is_drawn(law, chosen):
     starts, key = drawing.offsets(SHAPES), generator.make_key(5, 6)
