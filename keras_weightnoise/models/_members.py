@@ -156,6 +156,7 @@ class Members:
         with _Assignments() as scope:
             outputs = substituted_call(self._model, self._targets, values, [inputs], kwargs)
         self._assigned_ids[training] |= scope.assigned
+        _check_dense(self._model, outputs)
         return outputs, list(scope.losses)
 
     def _perturb(self, clean: Sequence[Tensor], number: Tensor, magnitudes: Tensor) -> list[Tensor]:
@@ -192,6 +193,15 @@ class _Assignments(NoisyReads):
     def add_update(self, update: tuple[Variable, Tensor]) -> None:
         self.assigned.add(id(update[0]))
         super().add_update(update)
+
+
+def _check_dense(model: Any, outputs: Any) -> None:
+    for output in keras.tree.flatten(outputs):
+        if not tf.is_tensor(output) or isinstance(output, tf.RaggedTensor | tf.SparseTensor):
+            raise TypeError(
+                f"`WeightNoiseEnsemble` cannot put together what {model.name!r} returns. Expected dense "
+                f"tensors alone. Received: an output of type {type(output).__name__}"
+            )
 
 
 def _draws(noise: Noise) -> list[Any]:

@@ -71,6 +71,11 @@ def assemble(mean: Any, stddev: Any, entropy: Any, mean_entropy: Any) -> Ensembl
 
 def widen(x: Tensor) -> Tensor:
     """`x` in at least `float32`."""
+    if not (x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool):
+        raise TypeError(
+            "There is no mean over members of what the model returns. Expected tensors of real numbers. "
+            f"Received: an output of dtype {x.dtype.name!r}"
+        )
     return x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
 
 

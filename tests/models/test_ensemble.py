@@ -83,6 +83,39 @@ def test_bad_arguments(arguments, error, message):
         WeightNoiseEnsemble(**{"model": mlp(), "noise": 0.1, **arguments})
 
 
+class Returning(keras.Model):
+    """Returns what a function makes of its outputs."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.dense = layers.Dense(3)
+        self.function = function
+
+    def call(self, inputs):
+        return self.function(self.dense(inputs))
+
+
+@pytest.mark.any_version
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (tf.RaggedTensor.from_tensor, "Expected dense tensors.*of type RaggedTensor"),
+        (tf.sparse.from_dense, "Expected dense tensors.*of type SparseTensor"),
+        (lambda y: {"a": y, "b": None}, "Expected dense tensors.*of type NoneType"),
+        (tf.as_string, "Expected tensors of real numbers.*dtype 'string'"),
+        (lambda y: tf.complex(y, y), "Expected tensors of real numbers.*dtype 'complex64'"),
+    ],
+    ids=["ragged", "sparse", "none", "strings", "complex"],
+)
+def test_outputs_without_a_mean(function, message):
+    """Of complex ones it was that of the real parts, without a word."""
+    model = Returning(function)
+    model.dense.build((None, 4))
+    model.built = True
+    with pytest.raises(TypeError, match=message):
+        WeightNoiseEnsemble(model, 0.1, members=2)(X)
+
+
 def test_an_unknown_keyword_is_an_error():
     with pytest.raises(ValueError, match="unit"):
         WeightNoiseEnsemble(mlp(), 0.1, unit=3)
