@@ -9,6 +9,8 @@ from keras import ops
 from keras_weightnoise._checks import is_number
 from keras_weightnoise._types import Tensor
 
+__all__ = ["ClipToStddev"]
+
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")
 class ClipToStddev(keras.constraints.Constraint):  # type: ignore[misc]  # Keras ships no types.

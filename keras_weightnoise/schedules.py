@@ -13,6 +13,8 @@ import tensorflow as tf
 from keras_weightnoise._checks import check_integer, check_magnitude, is_schedule
 from keras_weightnoise._types import Tensor
 
+__all__ = ["CosineRamp", "LinearRamp"]
+
 
 class Ramp(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
     """Base class of the ramps: `start` until `start_step`, `end` from `ramp_steps` later."""

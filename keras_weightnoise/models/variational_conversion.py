@@ -10,7 +10,7 @@ from keras_weightnoise.layers.variational_weight_noise import (
 )
 from keras_weightnoise.models._rebuilding import compile_like
 from keras_weightnoise.models._wrapping import wrap_layers
-from keras_weightnoise.noises import Schedule
+from keras_weightnoise.noises.noise import Schedule
 from keras_weightnoise.priors import Prior
 
 

@@ -23,23 +23,16 @@ What IBM's aihwkit calls weight modifiers is here (`std_dev`, `coeffs`, `res` an
 `tests/noises/test_aihwkit_parity.py`; of the rest, it is the formula of its source that is here.
 """
 
-from keras_weightnoise._checks import check_magnitude
 from keras_weightnoise._random import laws
 from keras_weightnoise.noises._get import get
-from keras_weightnoise.noises._scales import Scale, check_scale, scale
+from keras_weightnoise.noises._scales import Scale as Scale
 from keras_weightnoise.noises.additive import Gaussian, Rademacher, TruncatedGaussian, Uniform
 from keras_weightnoise.noises.bit_flip import BitFlip
 from keras_weightnoise.noises.faults import StuckAt
 from keras_weightnoise.noises.learned import Learned
 from keras_weightnoise.noises.multiplicative import DropConnect, LogNormal
-from keras_weightnoise.noises.noise import (
-    Compose,
-    Draw,
-    Generator,
-    Magnitude,
-    Noise,
-    Schedule,
-)
+from keras_weightnoise.noises.noise import Compose, Draw, Noise
+from keras_weightnoise.noises.noise import Magnitude as Magnitude
 from keras_weightnoise.noises.pcm import PCM
 from keras_weightnoise.noises.polynomial import Polynomial
 from keras_weightnoise.noises.quantization import PseudoQuantization, Quantization
@@ -52,24 +45,17 @@ __all__ = [
     "Draw",
     "DropConnect",
     "Gaussian",
-    "Generator",
     "Learned",
     "LogNormal",
-    "Magnitude",
     "Noise",
     "Polynomial",
     "PseudoQuantization",
     "Quantization",
     "Rademacher",
     "ReRAM",
-    "Scale",
-    "Schedule",
     "StuckAt",
     "TruncatedGaussian",
     "Uniform",
-    "check_magnitude",
-    "check_scale",
     "get",
     "laws",
-    "scale",
 ]

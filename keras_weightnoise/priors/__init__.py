@@ -5,7 +5,7 @@ loss. Here is p. Each has one law for all weights of a variable, and another var
 """
 
 from keras_weightnoise.priors._get import get
-from keras_weightnoise.priors._softplus import softplus_inverse
+from keras_weightnoise.priors._softplus import softplus_inverse as softplus_inverse
 from keras_weightnoise.priors.gaussian import Gaussian, LearnedGaussian, OptimalGaussian
 from keras_weightnoise.priors.prior import Prior
 from keras_weightnoise.priors.scale_mixture import ScaleMixture
@@ -17,5 +17,4 @@ __all__ = [
     "Prior",
     "ScaleMixture",
     "get",
-    "softplus_inverse",
 ]
