@@ -4,9 +4,9 @@ from typing import Any
 
 import keras
 
+from keras_weightnoise.models._compiling import compile_like
 from keras_weightnoise.models._rebuilding import (
     check_shapes,
-    compile_like,
     copy_state,
     is_graph,
     rebuild,

@@ -111,40 +111,6 @@ def check_shapes(old: Sequence[Variable], new: Sequence[Variable]) -> None:
         )
 
 
-def compile_like(model: Any, new: Any) -> None:
-    """Compiles a copy as its model is, if it is, or warns. The optimizer begins anew."""
-    if not getattr(model, "compiled", False):  # A layer is not.
-        return
-    try:
-        with with_code_of(model.metrics, model.loss), silent_about_lambdas():
-            new.compile_from_config(model.get_compile_config())
-    except Exception as error:
-        warnings.warn(
-            f"The copy of model {model.name!r} is not compiled: what the original was compiled with "
-            f"cannot be made from its configuration. Compile it. ({error})",
-            stacklevel=3,
-        )
-    else:
-        _keep_from_decay(new)
-
-
-def _keep_from_decay(model: Any) -> None:
-    """Has a model's optimizer not decay what noise has learned, if it decays anything.
-
-    Keras has built the optimizer, after which it takes no exceptions any more: so there is another one.
-    """
-    learned = [variable for variable in model.trainable_variables if is_noise_parameter(variable)]
-    decays = getattr(
-        model.optimizer, "inner_optimizer", model.optimizer
-    )  # Of a LossScaleOptimizer.
-    if not learned or not getattr(decays, "weight_decay", None):
-        return
-    optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
-    getattr(optimizer, "inner_optimizer", optimizer).exclude_from_weight_decay(var_list=learned)
-    optimizer.build(model.trainable_variables)
-    model.optimizer = optimizer
-
-
 def is_graph(layer: Layer) -> bool:
     """Whether a layer is a functional or Sequential model, which can be rebuilt around other layers."""
     if not isinstance(layer, keras.Model):

@@ -14,8 +14,9 @@ from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise.layers._estimators import Estimator
 from keras_weightnoise.layers._weight_noise_wrapper import WeightNoiseWrapper
 from keras_weightnoise.layers.gaussian_weight_noise import GaussianWeightNoise
+from keras_weightnoise.models._compiling import compile_like
 from keras_weightnoise.models._layer_selection import chains, wrappers
-from keras_weightnoise.models._rebuilding import compile_like, rebuild
+from keras_weightnoise.models._rebuilding import rebuild
 from keras_weightnoise.models._wrapping import FUNCTIONAL, check_graph, wrap_layers
 from keras_weightnoise.noises import Noise, Scale
 

@@ -8,7 +8,7 @@ from keras_weightnoise.layers.variational_weight_noise import (
     VariationalWeightNoise,
     check_relative_to,
 )
-from keras_weightnoise.models._rebuilding import compile_like
+from keras_weightnoise.models._compiling import compile_like
 from keras_weightnoise.models._wrapping import wrap_layers
 from keras_weightnoise.noises.noise import Schedule
 from keras_weightnoise.priors import Prior

@@ -215,6 +215,37 @@ def test_weight_decay_is_for_weights(scaled):
     np.testing.assert_allclose(kernel, 0.99 * clean, rtol=1e-6)
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("built", [False, True])
+def test_copies_decay_what_the_model_does(scaled, built):
+    """What `exclude_from_weight_decay` leaves out is in no configuration of Keras's."""
+    hidden = layers.Dense(4, name="hidden")
+    norm = layers.BatchNormalization(name="norm")
+    model = keras.Sequential([keras.Input((4,)), hidden, norm, layers.Dense(2)])
+    model.layers[-1].trainable = False
+    optimizer = keras.optimizers.AdamW(0.1, weight_decay=0.1)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "norm"])
+    if scaled:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0)
+    model.compile(optimizer, "mse")
+    if built:
+        optimizer.build(model.trainable_variables)
+    variational = add_variational_weight_noise(model, examples=8)
+    for each in (
+        perturb_weights(model, 0.1),
+        add_weight_noise(model),
+        variational,
+        strip_weight_noise(variational),
+    ):
+        before = {v.path: v.numpy() for v in each.trainable_variables}
+        each.optimizer.apply(
+            [tf.zeros(v.shape) for v in each.trainable_variables], each.trainable_variables
+        )
+        for v in each.trainable_variables:
+            factor = 0.99 if v.name == "kernel" else 1.0
+            np.testing.assert_allclose(v.numpy(), factor * before[v.path], rtol=1e-6)
+
+
 @pytest.mark.filterwarnings(
     "ignore:.*does not have a `quantize` method", "ignore:Skipping variable"
 )
