@@ -4,7 +4,7 @@ All of them pass gradients straight through: the gradient that arrives at the no
 gradient of the clean weight w, whatever the noise. So the callback, which moves the clean weights by
 the gradient at the noisy ones, and the wrapper, through which it flows, train alike.
 
-What IBM's aihwkit calls weight modifiers is here (`std_dev`, `coeffs`, `res` and `pdrop` are its names):
+What IBM's aihwkit calls weight modifiers is here (`std_dev`, `coeffs`, `res`, `g_max`, `pdrop`: its names):
 
 | aihwkit | here |
 |---|---|
@@ -14,13 +14,14 @@ What IBM's aihwkit calls weight modifiers is here (`std_dev`, `coeffs`, `res` an
 | `DiscretizeAddNormal` | `Quantization(bits) + Gaussian(std_dev, "max")` |
 | `Poly` | `Polynomial(coeffs, std_dev)` |
 | `DropConnect`, `pdrop` | `DropConnect(pdrop, rescale=False)` |
-| `PCMNoise` | `PCM(time)`, which is its `PCMLikeNoiseModel` of inference |
+| `PCMNoise` | not compared, as only GPUs have it: `PCM(time)` is its `PCMLikeNoiseModel` of inference |
 | `ProgNoise` | no: `Polynomial(coeffs, std_dev / g_max)`, without its mirror at 0, which keeps signs |
 | `DoReFa` | no: it squashes weights by tanh before it quantizes them, which is not noise |
+| `sto_round` | no: `Quantization` rounds to the nearest |
 | `per_batch_sample` | no: one draw for each example is `GaussianWeightNoise(estimator="flipout")` |
 
 `PCM`, `AddNormal`, `MultNormal` and `Discretize` are compared with aihwkit 1.1.0's own numbers in
-`tests/noises/test_aihwkit_parity.py`; of the rest, it is the formula of its source that is here.
+`tests/noises/test_aihwkit_parity.py`; of the rest but `PCMNoise`, the formula of its source was read.
 """
 
 from keras_weightnoise._random import laws
