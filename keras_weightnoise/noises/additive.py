@@ -31,25 +31,20 @@ class Additive(Tiled):
                 f"Received: tile={self.tile}, relative_to=None"
             )
 
-    def perturb_tile(
-        self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
+    def perturb_tiles(
+        self,
+        w: Tensor,
+        draws: Sequence[Tensor],
+        magnitude: Tensor,
+        axes: tuple[int, ...],
+        over: tuple[int, ...] | None,
     ) -> Tensor:
         (n,) = draws
         if self.relative_to is None:
             # Rounded as where it is added in the kernel that draws it: see `perturbation`.
             step = tf.cast(magnitude, tf.float32) * tf.cast(n, tf.float32)
             return w + tf.cast(step, w.dtype)
-        return w + magnitude * scale(w, self.relative_to, axes) * n
-
-    def perturb_strip(
-        self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, widths: Sequence[int]
-    ) -> Tensor:
-        (n,) = draws
-        # The same as by tiles, but only scales are put together, not weights.
-        scales = [scale(tile, self.relative_to, (0,)) for tile in tf.split(w, widths, 1)]
-        rows = w.shape[0] if self.relative_to == "weight" else 1
-        wide = [tf.broadcast_to(s, [rows, width]) for s, width in zip(scales, widths, strict=True)]
-        return w + magnitude * tf.concat(wide, 1) * n
+        return w + magnitude * scale(w, self.relative_to, axes, over) * n
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")

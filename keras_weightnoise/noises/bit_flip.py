@@ -14,6 +14,7 @@ from keras_weightnoise._random.laws import Law
 from keras_weightnoise._types import Tensor
 from keras_weightnoise.noises import _bits
 from keras_weightnoise.noises._persistent import Persistent
+from keras_weightnoise.noises._scales import largest
 from keras_weightnoise.noises._tiles import Tiled
 from keras_weightnoise.noises.noise import Draw, Magnitude, Noise
 from keras_weightnoise.noises.quantization import symmetric_step
@@ -139,12 +140,17 @@ class BitFlip(Persistent, Tiled):
     def draws(self) -> tuple[Draw, ...]:
         return super().draws * (2 if self.count is None else len(self._positions))
 
-    def perturb_tile(
-        self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
+    def perturb_tiles(
+        self,
+        w: Tensor,
+        draws: Sequence[Tensor],
+        magnitude: Tensor,
+        axes: tuple[int, ...],
+        over: tuple[int, ...] | None,
     ) -> Tensor:
-        most = tf.reduce_max(tf.abs(w)) if self.clip else tf.zeros((), w.dtype)
+        most = largest(w, over) if self.clip else tf.zeros((), w.dtype)
         # XLA rounds `float64` to `float16` otherwise, by way of `float32`: so it is done here.
-        held = self._step(w) if self.format == "fixed" else tf.cast(w, self.format)
+        held = self._step(w, over) if self.format == "fixed" else tf.cast(w, self.format)
         form = _Form(self.format, self.bits, self.clip)
         if self.count is not None:
             return _read(w, held, most, _bits.by_count(magnitude, draws, self._positions), form)
@@ -162,8 +168,8 @@ class BitFlip(Persistent, Tiled):
         settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return _CodeFlip(**{**settings, "bits": bits, "format": "fixed"})
 
-    def _step(self, w: Tensor) -> Tensor:
-        return symmetric_step(w, self.bits, None)
+    def _step(self, w: Tensor, over: tuple[int, ...] | None) -> Tensor:
+        return symmetric_step(w, self.bits, over)
 
     @property
     def _positions(self) -> tuple[int, ...]:
@@ -202,7 +208,7 @@ class BitFlip(Persistent, Tiled):
 class _CodeFlip(BitFlip):
     """The same of codes, which are integers already."""
 
-    def _step(self, w: Tensor) -> Tensor:
+    def _step(self, w: Tensor, over: tuple[int, ...] | None) -> Tensor:
         return tf.ones((), w.dtype)
 
 

@@ -12,6 +12,7 @@ from keras_weightnoise._random import laws
 from keras_weightnoise._random.laws import Law
 from keras_weightnoise._types import Tensor
 from keras_weightnoise.noises._persistent import Persistent
+from keras_weightnoise.noises._scales import greatest_value, least_value
 from keras_weightnoise.noises._tiles import Tiled
 from keras_weightnoise.noises.noise import Magnitude
 
@@ -77,15 +78,20 @@ class StuckAt(Persistent, Tiled):
         super().__post_init__()
         check_choice("value", self.value, get_args(StuckValue))
 
-    def perturb_tile(
-        self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
+    def perturb_tiles(
+        self,
+        w: Tensor,
+        draws: Sequence[Tensor],
+        magnitude: Tensor,
+        axes: tuple[int, ...],
+        over: tuple[int, ...] | None,
     ) -> Tensor:
         (n,) = draws
         match self.value:
             case "zero":
                 stuck = tf.zeros((), w.dtype)
             case "min":
-                stuck = tf.reduce_min(w)
+                stuck = least_value(w, over)
             case "max":
-                stuck = tf.reduce_max(w)
+                stuck = greatest_value(w, over)
         return tf.where(laws.occurs(n, magnitude), stuck, w)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_weightnoise._checks import check_amount, check_choice, check_flag
 from keras_weightnoise._random import kernels, laws
 from keras_weightnoise._types import Tensor
+from keras_weightnoise.noises._scales import largest
 from keras_weightnoise.noises._tiles import Tiled
 from keras_weightnoise.noises.noise import Draw, Magnitude
 
@@ -106,18 +107,26 @@ class PCM(Tiled):
         # Of either cell: programming, drift, read.
         return (chip, chip, Draw(laws.NORMAL)) * 2
 
-    def perturb_tile(
-        self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
+    def perturb_tiles(
+        self,
+        w: Tensor,
+        draws: Sequence[Tensor],
+        magnitude: Tensor,
+        axes: tuple[int, ...],
+        over: tuple[int, ...] | None,
     ) -> Tensor:
-        largest = tf.reduce_max(tf.abs(w))
+        most = largest(w, over)
         factors = tf.constant([self.programming, self.drift, self.read], w.dtype)
-        x = tf.math.divide_no_nan(w, largest)
+        x = tf.math.divide_no_nan(w, most)
         kernel = kernels.compiled(_pairs, w.shape.num_elements())
         programmed, left = kernel(x, factors, magnitude, *draws)
         if self.compensation is None:
-            return left * largest
-        before, after = tf.reduce_sum(tf.abs(programmed)), tf.reduce_sum(tf.abs(left))
-        return left * (largest * tf.math.divide_no_nan(before, after))
+            return left * most
+        before, after = (
+            tf.reduce_sum(tf.abs(each), over, keepdims=over is not None)
+            for each in (programmed, left)
+        )
+        return left * (most * tf.math.divide_no_nan(before, after))
 
 
 def _pairs(x: Tensor, factors: Tensor, time: Tensor, *n: Tensor) -> tuple[Tensor, Tensor]:

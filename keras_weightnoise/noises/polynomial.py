@@ -14,6 +14,7 @@ from keras_weightnoise._random import kernels, laws
 from keras_weightnoise._random.laws import Law, horner
 from keras_weightnoise._types import Tensor
 from keras_weightnoise.noises._persistent import Persistent
+from keras_weightnoise.noises._scales import largest
 from keras_weightnoise.noises._tiles import Tiled
 from keras_weightnoise.noises.noise import Magnitude
 
@@ -68,11 +69,16 @@ class Polynomial(Persistent, Tiled):
             )
         object.__setattr__(self, "coefficients", tuple(map(float, given)))
 
-    def perturb_tile(
-        self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
+    def perturb_tiles(
+        self,
+        w: Tensor,
+        draws: Sequence[Tensor],
+        magnitude: Tensor,
+        axes: tuple[int, ...],
+        over: tuple[int, ...] | None,
     ) -> Tensor:
         kernel = kernels.compiled(_kernel(tuple(self.coefficients)), w.shape.num_elements())
-        return kernel(w, tf.reduce_max(tf.abs(w)), magnitude, *draws)
+        return kernel(w, largest(w, over), magnitude, *draws)
 
 
 @functools.cache

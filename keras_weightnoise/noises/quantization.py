@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_weightnoise._checks import check_bits, check_flag, is_number
 from keras_weightnoise._random import laws
 from keras_weightnoise._types import Tensor
+from keras_weightnoise.noises._scales import greatest_value, largest, least_value
 from keras_weightnoise.noises._tiles import Tiled
 from keras_weightnoise.noises.noise import Draw, Magnitude
 
@@ -77,11 +78,16 @@ class Quantization(Tiled):
         certain = is_number(self.probability) and self.probability == 1.0
         return () if certain else (Draw(laws.UNIFORM),)
 
-    def perturb_tile(
-        self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
+    def perturb_tiles(
+        self,
+        w: Tensor,
+        draws: Sequence[Tensor],
+        magnitude: Tensor,
+        axes: tuple[int, ...],
+        over: tuple[int, ...] | None,
     ) -> Tensor:
-        over = axes if self.per_channel else None
-        rounded = self._symmetric(w, over) if self.symmetric else self._asymmetric(w, over)
+        grid = axes if self.per_channel else over
+        rounded = self._symmetric(w, grid) if self.symmetric else self._asymmetric(w, grid)
         return tf.where(laws.occurs(draws[0], magnitude), rounded, w) if draws else rounded
 
     def _symmetric(self, w: Tensor, axes: tuple[int, ...] | None) -> Tensor:
@@ -89,9 +95,9 @@ class Quantization(Tiled):
         return tf.round(tf.math.divide_no_nan(w, step)) * step
 
     def _asymmetric(self, w: Tensor, axes: tuple[int, ...] | None) -> Tensor:
-        low = tf.reduce_min(w, axes, keepdims=True)
+        low = least_value(w, axes)
         last = 2.0**self.bits - 1.0
-        step = (tf.reduce_max(w, axes, keepdims=True) - low) * (1.0 / last)
+        step = (greatest_value(w, axes) - low) * (1.0 / last)
         first = tf.round(tf.math.divide_no_nan(low, step))
         # The clip is for ties: both ends may be rounded outwards.
         code = tf.clip_by_value(tf.round(tf.math.divide_no_nan(w, step)), first, first + last)
@@ -139,15 +145,20 @@ class PseudoQuantization(Tiled):
         check_bits(self.bits)
         object.__setattr__(self, "bits", int(self.bits))
 
-    def perturb_tile(
-        self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
+    def perturb_tiles(
+        self,
+        w: Tensor,
+        draws: Sequence[Tensor],
+        magnitude: Tensor,
+        axes: tuple[int, ...],
+        over: tuple[int, ...] | None,
     ) -> Tensor:
         (n,) = draws
-        half = (tf.reduce_max(w) - tf.reduce_min(w)) * (0.5 / (2.0**self.bits - 1.0))
+        half = (greatest_value(w, over) - least_value(w, over)) * (0.5 / (2.0**self.bits - 1.0))
         return w + magnitude * half * n
 
 
 def symmetric_step(w: Tensor, bits: int, axes: tuple[int, ...] | None) -> Tensor:
     """The step of the symmetric grid, over these axes or (`None`) the whole variable."""
     # Not divided by the constant: XLA would multiply by its reciprocal, and round elsewhere.
-    return tf.reduce_max(tf.abs(w), axes, keepdims=True) * (1.0 / (2.0 ** (bits - 1) - 1.0))
+    return largest(w, axes) * (1.0 / (2.0 ** (bits - 1) - 1.0))

@@ -13,6 +13,7 @@ from keras_weightnoise._random import kernels, laws
 from keras_weightnoise._random.laws import Law, horner
 from keras_weightnoise._types import Tensor
 from keras_weightnoise.noises._persistent import Persistent
+from keras_weightnoise.noises._scales import largest
 from keras_weightnoise.noises._tiles import Tiled
 from keras_weightnoise.noises.noise import Draw, Magnitude
 
@@ -88,11 +89,16 @@ class ReRAM(Persistent, Tiled):
     def draws(self) -> tuple[Draw, ...]:
         return super().draws * 2  # One for each cell.
 
-    def perturb_tile(
-        self, w: Tensor, draws: Sequence[Tensor], magnitude: Tensor, axes: tuple[int, ...]
+    def perturb_tiles(
+        self,
+        w: Tensor,
+        draws: Sequence[Tensor],
+        magnitude: Tensor,
+        axes: tuple[int, ...],
+        over: tuple[int, ...] | None,
     ) -> Tensor:
         kernel = kernels.compiled(_KERNELS[self.preset], w.shape.num_elements())
-        return kernel(w, tf.reduce_max(tf.abs(w)), magnitude, *draws)
+        return kernel(w, largest(w, over), magnitude, *draws)
 
 
 def _pairs(
