@@ -177,10 +177,18 @@ class WriteAheadLog:
         self._give_up(range(len(self._copies)))
 
     def _give_up(self, indices: Iterable[int]) -> list[Any]:
-        copies = [self._copies[i] for i in indices]
-        nothing = {dtype: tf.zeros([0], dtype) for dtype in dict.fromkeys(c.dtype for c in copies)}
+        copies = [each for i in indices for each in local(self._copies[i])]
+
+        def give_up() -> Tensor:
+            nothing = {dtype: tf.zeros([0], dtype) for dtype in {copy.dtype for copy in copies}}
+            ops = [copy.assign(nothing[copy.dtype], read_value=False) for copy in copies]
+            with tf.control_dependencies(made(ops)):
+                return tf.constant(True)
+
+        # In a graph of its own: in one, Grappler takes all that is assigned to a variable for one shape.
+        apart = tf.function(give_up, autograph=False, experimental_attributes={"_noinline": True})
         with self._shapes_change():
-            return [write(copy, nothing[copy.dtype]) for copy in copies]
+            return [give_up() if tf.executing_eagerly() else apart()]
 
     def _shapes_change(self) -> contextlib.AbstractContextManager[None]:
         """Within it, ops may change a copy's shape: what XLA compiles of its own accord may not."""

@@ -709,6 +709,18 @@ def test_optimizers_write_in_place():
     assert addresses() == before
 
 
+@pytest.mark.parametrize("passes", [{}, {"draws_per_step": 2}])
+def test_weights_keep_their_shapes_in_graphs(passes):
+    # Grappler believes that what is assigned to one variable has one shape: also weights and what replaces their
+    # copies. It then rewrites convolutions for kernels of that shape.
+    model = keras.Sequential(
+        [keras.Input((5, 5, 1)), LAYERS.Conv2D(2, 3, activation="relu"), LAYERS.Conv2D(1, 3)]
+    )
+    model.compile("sgd", "mse", jit_compile=False)
+    x, y = np.ones((4, 5, 5, 1)), np.ones((4, 1, 1, 1))
+    model.fit(x, y, callbacks=[WeightNoiseCallback(0.1, **passes)], verbose=0)
+
+
 AUTOCLUSTERED = """
 import keras
 import numpy as np
