@@ -181,14 +181,14 @@ class WriteAheadLog:
 
         def give_up() -> Tensor:
             nothing = {dtype: tf.zeros([0], dtype) for dtype in {copy.dtype for copy in copies}}
-            ops = [copy.assign(nothing[copy.dtype], read_value=False) for copy in copies]
+            with self._shapes_change():
+                ops = [copy.assign(nothing[copy.dtype], read_value=False) for copy in copies]
             with tf.control_dependencies(made(ops)):
                 return tf.constant(True)
 
         # In a graph of its own: in one, Grappler takes all that is assigned to a variable for one shape.
         apart = tf.function(give_up, autograph=False, experimental_attributes={"_noinline": True})
-        with self._shapes_change():
-            return [give_up() if tf.executing_eagerly() else apart()]
+        return [give_up() if tf.executing_eagerly() else apart()]
 
     def _shapes_change(self) -> contextlib.AbstractContextManager[None]:
         """Within it, ops may change a copy's shape: what XLA compiles of its own accord may not."""

@@ -711,8 +711,8 @@ def test_optimizers_write_in_place():
 
 @pytest.mark.parametrize("passes", [{}, {"draws_per_step": 2}])
 def test_weights_keep_their_shapes_in_graphs(passes):
-    # Grappler believes that what is assigned to one variable has one shape: also weights and what replaces their
-    # copies. It then rewrites convolutions for kernels of that shape.
+    # Grappler takes all that a graph assigns to a variable for one shape: weights and what replaces their
+    # copies, and rewrites convolutions for kernels of that shape.
     model = keras.Sequential(
         [keras.Input((5, 5, 1)), LAYERS.Conv2D(2, 3, activation="relu"), LAYERS.Conv2D(1, 3)]
     )
