@@ -83,25 +83,25 @@ def ops_on(variable: tf.Variable) -> list[Any]:
     return ops
 
 
-def may_write(op: Any) -> bool:
+def may_write(op: Any, variable: tf.Variable) -> bool:
     """Whether an op that uses a variable may write to it.
 
-    Types of ops have public names, but no documentation that says which of them read.
+    Types of ops have public names, but no documentation that says which of them read. One that runs
+    functions (a branch, a loop, a call) has an attribute that says which of its inputs these only read.
     """
-    return op.type not in _READS
+    if op.type in _READS:
+        return False
+    used = current_graph().capture(handle(variable))
+    try:
+        only_read = op.get_attr("_read_only_resource_inputs")
+    except ValueError:
+        only_read = []
+    return any(i not in only_read for i, each in enumerate(op.inputs) if each is used)
 
 
 def calls_function(op: Any) -> bool:
     """Whether an op calls a function that was traced before. As `may_write`, by the type's name."""
     return str(op.type).endswith("PartitionedCall")
-
-
-def runs_functions(op: Any) -> bool:
-    """Whether an op runs functions: a call, a branch, a loop. What it uses may be read in them alone.
-
-    The definition of an op, which has its attributes, is not in TensorFlow's documentation.
-    """
-    return any(attribute.HasField("func") for attribute in op.node_def.attr.values())
 
 
 def assigns_in(op: Any, layer: Any) -> bool:

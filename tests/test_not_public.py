@@ -125,6 +125,13 @@ READS = {
     "gather in two dimensions": lambda v: tf.gather_nd(v, [[0]]),
     "embedding": lambda v: tf.nn.embedding_lookup(v, [0]),
     "shape": lambda v: tf.raw_ops.VariableShape(input=v.handle),
+    "branch that reads": lambda v: tf.cond(tf.ones(()) > 0, lambda: v + 1.0, lambda: v.value()),
+    "loop that reads": lambda v: tf.while_loop(
+        lambda x: tf.reduce_sum(x) < 9.0,
+        lambda x: [x + tf.cond(x[0, 0] > 2.0, v.value, v.value)],
+        [v],
+    ),
+    "function that reads": lambda v: tf.function(lambda: v + 1.0, autograph=False)(),
 }
 WRITES = {
     "assign": lambda v: v.assign(tf.ones((3, 2))),
@@ -132,6 +139,11 @@ WRITES = {
     "assign_sub": lambda v: v.assign_sub(tf.ones((3, 2))),
     "scatter": lambda v: v.scatter_update(tf.IndexedSlices(tf.ones((1, 2)), [0])),
     "branch": lambda v: tf.cond(tf.ones(()) > 0, lambda: v.assign(v + 1.0), lambda: v.value()),
+    "loop": lambda v: tf.while_loop(
+        lambda i: i < 2,
+        lambda i: [i + tf.cond(i > 0, lambda: int(v.assign(2 * v) is None), lambda: 1)],
+        [0],
+    ),
     "function": lambda v: tf.function(lambda: v.assign(v + 1.0), autograph=False)(),
 }
 
@@ -146,12 +158,14 @@ def test_ops_on_a_variable(use):
         other.assign(1.0)
         after = page.ops_on(variable)
         assert after[: len(before)] == before
-        return after[len(before) :]
+        made = after[len(before) :]
+        return made, any(page.may_write(op, variable) for op in made)
 
-    made = in_graph(ops)
+    made, writes = in_graph(ops)
     assert made
-    assert any(map(page.may_write, made)) == (use in WRITES.values())
-    assert any(map(page.calls_function, made)) == (use is WRITES["function"])
+    assert writes == (use in WRITES.values())
+    calls = use in (WRITES["function"], READS["function that reads"])
+    assert any(map(page.calls_function, made)) == calls
 
 
 def test_a_variable_of_several_replicas_is_found():
@@ -317,18 +331,6 @@ class TestReadScope:
             self.Double(layer.kernel),
         ):
             assert keras.ops.convert_to_numpy(layer(tf.zeros((1, 3)))).tolist() == [[3.0, 4.0]]
-
-
-def test_ops_that_run_functions():
-    variable = tf.Variable(1.0)
-
-    def look():
-        tf.function(lambda: variable + 1.0, autograph=False)()
-        tf.cond(tf.constant(True), lambda: variable + 1.0, lambda: 0.0)
-        variable.assign_add(1.0)
-        return [page.runs_functions(op) for op in page.ops_on(variable)]
-
-    assert in_graph(look) == [True, True, False]
 
 
 def test_global_seed():

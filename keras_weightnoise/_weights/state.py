@@ -81,6 +81,11 @@ def state_variables(model: Layer) -> list[Variable]:
     return [variable for variable in reachable_variables(model) if id(variable) not in learned]
 
 
+def metrics(model: Layer) -> list[Any]:
+    """Every metric that is reachable from a model, those that Keras makes for its losses included."""
+    return _reachable(model, keras.Metric)
+
+
 def seed_variables(model: Layer) -> list[Variable]:
     """The states of all seed generators that are reachable from a model."""
     generators = _reachable(model, keras.random.SeedGenerator)

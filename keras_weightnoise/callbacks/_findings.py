@@ -11,7 +11,6 @@ from keras_weightnoise._not_public import (
     assigns_in,
     current_graph,
     in_nested_function,
-    runs_functions,
 )
 from keras_weightnoise._weights import reachable, selection
 from keras_weightnoise._weights.reachable import Variable
@@ -61,14 +60,13 @@ def refuse_branch(model: Any, injection: Injection, optimizer: Any) -> None:
 def refuse_by_hand(model: Any, watch: KeptState, targets: Sequence[Target]) -> None:
     """Raises if a pass has written to weights that are trained, before an optimizer does."""
     layers = reachable.sublayers(model)
-    for i, found in watch.written().items():
+    for i, ops in watch.written().items():
         variable = watch.variables[i]
-        ops = [op for op in found if not runs_functions(op)]
         own = [each for each in layers if any(variable is v for v in each.variables)]
         if ops and all(any(assigns_in(op, layer) for layer in own) for op in ops):
             if i < len(targets):
                 raise ValueError(selection.self_assigned(variable, targets[i].layer))
-        elif ops or tf.executing_eagerly():
+        else:
             refuse_passes(
                 model, f"assigns {variable.path!r} by hand before an optimizer is applied"
             )

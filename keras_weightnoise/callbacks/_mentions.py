@@ -6,8 +6,15 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from keras_weightnoise._not_public import python_function
+from keras_weightnoise._weights import reachable
 
 _LIBRARIES = {"keras", "tensorflow"}
+
+
+def may_apply(model: Any) -> bool:
+    """Whether the code of a model's training step mentions an optimizer's `apply`."""
+    names = {"apply", "apply_gradients"}
+    return mentions(model.train_step, names, reachable.sublayers(model))
 
 
 def mentions(function: Callable[..., Any], names: set[str], owners: Iterable[Any]) -> bool:

@@ -13,16 +13,16 @@ import tensorflow as tf
 
 from keras_weightnoise._attributes import replaced
 from keras_weightnoise._types import Tensor
-from keras_weightnoise._weights import reachable
-from keras_weightnoise._weights.reachable import Variable, inner_optimizers
+from keras_weightnoise._weights.reachable import Variable
 from keras_weightnoise._weights.rules import Assigned
 from keras_weightnoise.callbacks import _findings
 from keras_weightnoise.callbacks._clock import Clock
 from keras_weightnoise.callbacks._interception import Update, intercepting, listening
-from keras_weightnoise.callbacks._mentions import mentions
+from keras_weightnoise.callbacks._mentions import may_apply
 from keras_weightnoise.callbacks._optimizers import (
     built_with,
     held_optimizers,
+    not_among,
     reads_all,
 )
 from keras_weightnoise.callbacks._passes import Gathering, Passes
@@ -72,7 +72,7 @@ class NoisyStep:
         self._identity = _identity(
             model, clean_function, noises, period, one_at_a_time, per_replica, plan
         )
-        self._seen = _Seen(_may_apply(model))
+        self._seen = _Seen(may_apply(model))
         self._running = False
         with model.distribute_strategy.scope():
             self.clock = Clock(model, period)
@@ -116,6 +116,7 @@ class NoisyStep:
                 logs = self._function(iterator)
         except BaseException:
             self._log.roll_back()
+            self._passes.roll_back()
             raise
         finally:
             self._running = False
@@ -160,7 +161,6 @@ class NoisyStep:
     def _several(self, gathering: Gathering) -> Any:
         """The last of several passes, whose update is made with the gradients of all."""
         running = gathering.inject(self._plan.passes[-1])
-
         combine = functools.partial(gathering.take_last, running)
         logs = self._last(gathering.data, running.injection, combine)
         gathering.check(running)
@@ -222,8 +222,8 @@ class NoisyStep:
         if seen.applies:
             left = everything - seen.updated - seen.moved
             seen.watched = self._log.note_moved(injection, left)
-        unheard = [o for o in self._optimizers if not _is_among(o, heard)]
-        _findings.refuse_unheard(self._model, unheard)
+        called = [each for update in heard for each in (update.optimizer, *update.passed_on)]
+        _findings.refuse_unheard(self._model, not_among(called, self._optimizers))
         _findings.refuse_self_assigned(injection, self.targets)
         seen.unread = set(injection.unread)
 
@@ -277,17 +277,6 @@ class _Seen:
         self.unread: set[int] = set()
         self.watched: set[int] = set()
         self.moved: set[int] = set()
-
-
-def _may_apply(model: Any) -> bool:
-    names = {"apply", "apply_gradients"}
-    return mentions(model.train_step, names, reachable.sublayers(model))
-
-
-def _is_among(optimizer: Any, heard: list[Update]) -> bool:
-    """Whether an optimizer, or one inside of it, was called in these updates."""
-    called = {id(each) for update in heard for each in (update.optimizer, *update.passed_on)}
-    return any(id(each) in called for each in (optimizer, *inner_optimizers(optimizer)))
 
 
 def _identity(

@@ -4,6 +4,7 @@ An optimizer may hold others and pass its updates on to them, as `LossScaleOptim
 do. Each of them counts the same step in `iterations` of its own, or does not count.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
@@ -49,6 +50,14 @@ def built_with(optimizer: Optimizer) -> list[Any]:
     """The variables that an optimizer, or those inside of it, were built with."""
     found = (optimizer, *inner_optimizers(optimizer))
     return [variable for each in found for variable in updated_variables(each)]
+
+
+def not_among(called: Iterable[Optimizer], optimizers: Iterable[Optimizer]) -> list[Optimizer]:
+    """Those optimizers that were not called, nor any inside of them."""
+    ids = {id(each) for each in called}
+    return [
+        each for each in optimizers if not ids & {id(o) for o in (each, *inner_optimizers(each))}
+    ]
 
 
 def reads_all(optimizer: Optimizer) -> bool:

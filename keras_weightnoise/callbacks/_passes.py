@@ -18,7 +18,7 @@ from keras_weightnoise._not_public import global_seed
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.reachable import Variable, inner_optimizers
 from keras_weightnoise._weights.selection import Target
-from keras_weightnoise._weights.state import reachable_variables, state_variables
+from keras_weightnoise._weights.state import metrics, reachable_variables, state_variables
 from keras_weightnoise.callbacks import _findings
 from keras_weightnoise.callbacks._interception import Update, listening
 from keras_weightnoise.callbacks._kept_state import KeptState, keep, put_back
@@ -26,7 +26,7 @@ from keras_weightnoise.callbacks._mixture import Mixture
 from keras_weightnoise.callbacks._optimizers import built_with, held_optimizers
 from keras_weightnoise.callbacks._parts import part_of
 from keras_weightnoise.callbacks._plan import Pass, Plan
-from keras_weightnoise.callbacks._replicas import all_reduce, merge_call_with
+from keras_weightnoise.callbacks._replicas import all_reduce, merge_call, merge_call_with
 from keras_weightnoise.callbacks._write_ahead_log import Injection, WriteAheadLog
 
 Inject = Callable[[Pass, Sequence[Sequence[Tensor]]], Injection]
@@ -60,10 +60,15 @@ class Passes:
         self.log = log
         self.plan = plan
         self.selected = [target.variable for target in targets]
-        state = state_variables(model)
-        self._state = _without(state, self.selected)
-        self._weights = _without(reachable_variables(model), [*self.selected, *state])
-        self._trained = _without(self._weights, model.non_trainable_variables)
+        self._before: list[KeptState] = []
+        self._has_run = False
+        self.look()
+
+    def roll_back(self) -> None:
+        """After an error, on the host: puts back what an eager step has changed before its update."""
+        before, self._before = self._before, []
+        for kept in before:
+            kept.put_back()
 
     # What follows makes ops.
 
@@ -75,10 +80,43 @@ class Passes:
             inject: Begins a pass: puts its noise into the weights, once for all replicas. It is given the
                 pass and, for each replica, the gradient at the clean weights of each, if they are known.
         """
+        self.look()
         gathering = Gathering(self, data, inject)
+        if tf.executing_eagerly():
+            self._before = [gathering.start, self.weights()]
         for number, each in enumerate(self.plan.passes[:-1]):
             gathering.try_pass(each, number)
         return gathering
+
+    def end(self) -> None:
+        """All gradients are there, and the update is to be made. On each replica."""
+        self._has_run = True
+        merge_call(self._before.clear)
+
+    def look(self) -> None:
+        """Finds the variables there are, until a first step has been made.
+
+        Some metrics are made in it. TensorFlow then traces it again, with them there.
+        """
+        if self._has_run and tf.executing_eagerly():
+            return
+        state = state_variables(self.model)
+        self._state = _without(state, self.selected)
+        self._weights = _without(reachable_variables(self.model), [*self.selected, *state])
+        self._trained = _without(self._weights, self.model.non_trainable_variables)
+
+    def forget_new(self) -> None:
+        """After a pass that does not count, of the first step, eagerly: empties metrics that it has made."""
+        if self._has_run or not tf.executing_eagerly():
+            return
+        known = {id(variable) for variable in self._state}
+        self.look()
+        new = {id(variable) for variable in self._state} - known
+        made = [m for m in metrics(self.model) if any(id(v) in new for v in m.variables)]
+        if new - {id(v) for metric in made for v in metric.variables}:
+            _findings.refuse_new_variables(self.model)
+        for metric in made:
+            metric.reset_state()
 
     def watch(self) -> KeptState:
         """What only an update may write to, from here to there."""
@@ -102,6 +140,7 @@ class Gathering:
 
     Attributes:
         data: What the last pass is to get.
+        start: What layers, metrics and the step itself kept when it began.
         unread: Numbers of the variables that nothing reads while they are noisy.
     """
 
@@ -110,7 +149,7 @@ class Gathering:
         self._whole = data
         self._inject = inject
         self._mixture = Mixture(passes.plan.clean_gradient)
-        self._start = passes.state()  # From which each pass over the whole batch starts.
+        self.start = passes.state()  # From which each pass over the whole batch starts.
         self.unread: set[int] = set()
         self.data, self._last_size = self._part(len(passes.plan.passes) - 1)
 
@@ -140,8 +179,10 @@ class Gathering:
             put_back(kept)
         if not split:
             put_back(state)
+            passes.forget_new()
         elif tf.get_static_value(size) in (None, 0.0):
             put_back(state, where=size == 0.0)
+            passes.forget_new()
 
     def inject(self, each: Pass, size: Tensor | None = None) -> "Running":
         """Begins a pass; without a size, the last one."""
@@ -178,11 +219,13 @@ class Gathering:
         """The same of the last pass, whose update is to be made with the gradients of all."""
         self.take(running, update)
         for each in self._passes.plan.inside:
+            self._passes.look()
             now = self._passes.state()
-            put_back(self._start)
+            put_back(self.start)
             self.try_pass(each, 0)
             put_back(now)
         update.gradients = self._mixture.result()
+        self._passes.end()
 
     def check(self, running: "Running") -> None:
         """After a pass: raises if it has made no update."""

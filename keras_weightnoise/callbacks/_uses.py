@@ -16,9 +16,10 @@ class Uses:
     """
 
     def __init__(self, variable: Variable) -> None:
-        ops = ops_on(local(stored(variable))[0])
+        first = local(stored(variable))[0]
+        ops = ops_on(first)
         self.total = len(ops)
-        self.writes: list[Any] = [op for op in ops if may_write(op)]
+        self.writes: list[Any] = [op for op in ops if may_write(op, first)]
 
     @property
     def calls(self) -> list[Any]:
