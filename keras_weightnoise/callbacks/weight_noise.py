@@ -111,7 +111,10 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         so the next one sees the same draw. Of an optimizer that the model does not hold as an attribute,
         steps are counted from the beginning in each new callback. Several passes in a step run its Python
         code several times, draw anew from `tf.random` (not from `keras.random`), and all count in variables
-        that the model does not hold; so does, unnoticed, what assigns to trained weights within a `tf.cond`.
+        that the model does not hold. What it keeps in Python, and what it reads of `model.losses` after its
+        update, is that of the pass made last: with an adversary, the perturbed one. An embedding's gradient
+        is made dense: where a batch has an id twice, Keras's Adam and RMSprop square the sum of its
+        gradients then, as they do with `gradient_accumulation_steps`, and not each of them.
 
     Example:
 
@@ -242,15 +245,8 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
         selection.refuse_self_assigned(
             model, [target for _, targets in assigned for target in targets]
         )
-        settings = (
-            model,
-            clean,
-            assigned,
-            period_of(self.frequency),
-            self.one_at_a_time,
-            self.per_replica,
-            self._plan(),
-        )
+        how = period_of(self.frequency), self.one_at_a_time, self.per_replica, self._plan()
+        settings = (model, clean, assigned, *how)
         step = self._kept
         if step is None or not step.serves(*settings):
             step = self._kept = NoisyStep(*settings)

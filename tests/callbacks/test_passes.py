@@ -386,7 +386,7 @@ def everything():
     x = LAYERS.Dropout(0.5, seed=1)(Keeps()(LAYERS.Dense(4, trainable=False)(x)))
     rnn = LAYERS.SimpleRNN(3, stateful=True, activity_regularizer="l2", dropout=0.5, seed=1)
     x = rnn(LAYERS.Reshape((2, 2))(x))
-    return keras.Model(inputs, {"a": LAYERS.Dense(1)(x), "b": LAYERS.Dense(1)(x)})
+    return keras.Model(inputs, {name: LAYERS.Dense(1, name=name)(x) for name in "ab"})
 
 
 def train_everything(eager, *callbacks):
