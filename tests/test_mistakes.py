@@ -92,6 +92,14 @@ MISTAKES = {
         lambda: kw.GaussianWeightNoise(0.1, keras.layers.Dense(3)),
         "Expected `layer` first, then `stddev`.",
     ),
+    "noise for stddev": (
+        lambda: kw.GaussianWeightNoise(keras.layers.Dense(3), noises.Uniform(0.1)),
+        "Expected a number, or the noise by its name, `noise=...`. Received: stddev=Uniform(limit=0.1",
+    ),
+    "noise for stddev of a model": (
+        lambda: kw.add_weight_noise(model(), noises.PCM()),
+        "Expected a number, or the noise by its name, `noise=...`. Received: stddev=PCM(",
+    ),
     "data, model": (
         lambda: kw.robustness_sweep((X, Y), model()),
         "Expected `model` first, then `data`. Received: model=(<ndarray of shape (12, 4)>,",

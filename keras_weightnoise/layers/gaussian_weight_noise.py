@@ -131,6 +131,7 @@ class GaussianWeightNoise(WeightNoiseWrapper):
     ) -> None:
         check_order(layer, keras.Layer, "layer", stddev=stddev)
         _refuse_schedule("stddev", stddev)
+        _refuse_noise(stddev)
         check_flag("frozen", frozen)
         check_amount("stddev", stddev)  # A variable that changes goes into a `noise`.
         noises.Gaussian(stddev, relative_to)  # Checks both.
@@ -190,6 +191,15 @@ class GaussianWeightNoise(WeightNoiseWrapper):
             "noise": keras.saving.serialize_keras_object(self.noise),
             "frozen": self.perturbs_frozen,
         }
+
+
+def _refuse_noise(stddev: Any) -> None:
+    """Raises if there is a noise in the place of a number, as other functions have it."""
+    if isinstance(stddev, Noise):
+        raise TypeError(
+            "Invalid `stddev`. Expected a number, or the noise by its name, `noise=...`. "
+            f"Received: stddev={stddev}"
+        )
 
 
 def _refuse_schedule(name: str, magnitude: Any, of: Any = None) -> None:
