@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -10,7 +10,9 @@ import tensorflow as tf
 from keras_weightnoise._random import drawing, tf_random
 from keras_weightnoise._random.generator import make_key
 from keras_weightnoise._types import Tensor
+from keras_weightnoise._weights.activity import if_active, is_active
 from keras_weightnoise._weights.noise_parameters import stddevs_of
+from keras_weightnoise._weights.rules import needs_learned
 from keras_weightnoise._weights.selection import Target
 from keras_weightnoise._weights.values import widen
 from keras_weightnoise.noises import Draw, Noise
@@ -94,7 +96,10 @@ def perturb_assigned(
     """
     sizes = [[tf.cast(each, tf.float32) for each in of_noise] for of_noise in magnitudes]
     source = _Source(seed, step, chip, replica)
-    learned = [_learned(noise, targets) for noise, targets in assigned]
+    learned = [
+        [stddevs_of(target.rho) for target in targets] if needs_learned(noise) else []
+        for noise, targets in assigned
+    ]
 
     def perturbed(*clean: Tensor) -> list[Tensor]:
         results: list[Tensor] = []
@@ -104,7 +109,7 @@ def perturb_assigned(
             noisy = functools.partial(
                 _apply_to_each, noise, targets, own, sizes[i], source, kept, learned[i]
             )
-            results += _if(_is_on(noise, sizes[i]), noisy, own)
+            results += if_active(is_active([noise], [sizes[i]]), noisy, own)
         return results
 
     if not differentiable:
@@ -138,35 +143,6 @@ def draw(
         [source.draw(member, each, stream, targets) for each, stream in asked]
         for member, asked in _asked(noise, replica)
     ]
-
-
-def is_active(noises: Sequence[Noise], magnitudes: Sequence[Sequence[Tensor]]) -> bool | Tensor:
-    """Whether any of these noises does something at its magnitudes: a bool where that is known by now."""
-    return _any([_is_on(*pair) for pair in zip(noises, magnitudes, strict=True)])
-
-
-def _is_on(noise: Noise, magnitudes: Sequence[Tensor]) -> bool | Tensor:
-    on: list[bool | Tensor] = []
-    for member, magnitude in zip(noise.members, magnitudes, strict=True):
-        known = tf.get_static_value(magnitude)
-        off = member.is_off_at(magnitude if known is None else float(known))
-        on.append(tf.logical_not(off) if tf.is_tensor(off) else not off)
-    return _any(on)
-
-
-def _any(flags: Sequence[bool | Tensor]) -> bool | Tensor:
-    unknown = [flag for flag in flags if not isinstance(flag, bool)]
-    if any(flag is True for flag in flags) or not unknown:
-        return any(flag is True for flag in flags)
-    return tf.reduce_any(tf.stack(unknown))
-
-
-def _if(
-    active: bool | Tensor, noisy: Callable[[], list[Tensor]], clean: Sequence[Tensor]
-) -> list[Tensor]:
-    if isinstance(active, bool):
-        return noisy() if active else list(clean)
-    return tf.cond(active, noisy, lambda: list(clean))  # type: ignore[no-any-return]
 
 
 class _Source(NamedTuple):
@@ -225,15 +201,26 @@ def _apply_to_each(
 ) -> list[Tensor]:
     """Applies a noise to floats, and to integer codes what it is of them."""
     results = list(values)
-    for bits in dict.fromkeys(target.bits for target in targets):
-        places = [i for i, target in enumerate(targets) if target.bits == bits]
+    done: list[Tensor] = []
+    for places in _in_turn(targets) if kept is None else [range(len(targets))]:
         alike = [targets[i] for i in places]
+        bits = alike[0].bits
         member = noise if bits is None else noise.of_codes(bits)
         own = [values[i] for i in places]
-        own = _apply(member, alike, own, magnitudes, source, kept, learned)
+        own_learned = [learned[i] for i in places] if learned else []
+        with tf.control_dependencies([tf.group(*done)] if done else []):
+            own = _apply(member, alike, own, magnitudes, source, kept, own_learned)
         for i, value in zip(places, own, strict=True):
             results[i] = value
+        done = own
     return results
+
+
+def _in_turn(targets: Sequence[Target]) -> Iterator[Sequence[int]]:
+    """The numbers of targets that are perturbed together, one such portion after the other."""
+    for portion in drawing.portions([target.variable.shape for target in targets]):
+        for bits in dict.fromkeys(targets[i].bits for i in portion):
+            yield [i for i in portion if targets[i].bits == bits]
 
 
 def _apply(
@@ -281,13 +268,6 @@ def _apply(
 
 def _like(w: Tensor, numbers: Tensor) -> Tensor:
     return tf.cast(numbers, w.dtype) if numbers.dtype.is_floating else numbers
-
-
-def _learned(noise: Noise, targets: Sequence[Target]) -> list[Tensor]:
-    """The learned standard deviations of targets, if a noise needs them."""
-    if not any(member.needs_learned for member in noise.members):
-        return []
-    return [stddevs_of(target.rho) for target in targets]
 
 
 def _is_added(member: Noise) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_weightnoise._types import Tensor
-from keras_weightnoise._weights.perturbation import is_active
+from keras_weightnoise._weights.activity import is_active
 from keras_weightnoise._weights.values import widen
 from keras_weightnoise.adversaries import Adversary
 from keras_weightnoise.callbacks._clock import Clock

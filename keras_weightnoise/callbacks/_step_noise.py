@@ -7,7 +7,8 @@ import tensorflow as tf
 from keras_weightnoise._random import drawing
 from keras_weightnoise._random.generator import make_key
 from keras_weightnoise._types import Tensor
-from keras_weightnoise._weights.perturbation import Numbers, is_active, perturb_assigned
+from keras_weightnoise._weights.activity import is_active
+from keras_weightnoise._weights.perturbation import Numbers, perturb_assigned
 from keras_weightnoise._weights.rules import Assigned
 from keras_weightnoise.callbacks._clock import Clock
 from keras_weightnoise.callbacks._held_draws import HeldDraws

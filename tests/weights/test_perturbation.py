@@ -1,0 +1,61 @@
+"""Draws for many weights at once."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_weightnoise import noises
+from keras_weightnoise._random import drawing
+from keras_weightnoise._weights.perturbation import perturb
+from keras_weightnoise._weights.selection import Target
+
+SHAPES = [(30, 40), (7,), (50, 60), (2,), (100, 10)]
+NOISES = [
+    noises.Gaussian(0.1),
+    noises.Uniform(0.1, relative_to="max"),
+    noises.Learned(),
+    noises.PCM(3600.0),
+    noises.DropConnect(0.5) + 0.1,
+    noises.Gaussian(0.1, generator="philox"),
+]
+
+
+def graph_of(noise):
+    """A graph that perturbs variables, and what it makes of them."""
+    rng = np.random.default_rng(0)
+    values = [tf.constant(rng.normal(size=shape), tf.float32) for shape in SHAPES]
+    targets = [
+        Target(keras.Variable(w), None, start, (0,), rho=tf.fill(w.shape, 0.5))
+        for w, start in zip(values, drawing.offsets(SHAPES), strict=True)
+    ]
+
+    @tf.function(jit_compile=False, autograph=False)
+    def perturbed():
+        with tf.name_scope("noise"):
+            magnitudes = noise.magnitudes_at(0)
+            seed, step = tf.constant(1), tf.constant(2)
+            return perturb(noise, targets, values, seed=seed, step=step, magnitudes=magnitudes)
+
+    return perturbed.get_concrete_function()
+
+
+@pytest.mark.any_version
+@pytest.mark.parametrize("noise", NOISES, ids=repr)
+def test_portions(noise, monkeypatch):
+    """Large models are perturbed in portions: with the same numbers, and one after the other."""
+    whole = graph_of(noise)
+    monkeypatch.setattr(drawing, "_PORTION", 3000)
+    monkeypatch.setattr(drawing, "_PORTIONS", 3)
+    assert drawing.portions(SHAPES) == [range(2), range(2, 3), range(3, 5)]
+    parts = graph_of(noise)
+    for a, b in zip(whole(), parts(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=2e-6)  # Many at once are drawn by XLA.
+
+    def barriers(function):
+        waiting = [op for op in function.graph.get_operations() if op.control_inputs]
+        awaited = {id(op) for each in waiting for op in each.control_inputs}
+        return [op for op in waiting if op.type == "NoOp" and id(op) in awaited]
+
+    assert len(barriers(whole)) == 0
+    assert [len(op.control_inputs) for op in barriers(parts)] == [2, 1]
