@@ -16,8 +16,8 @@ def by_rate(rate: Tensor, x: Tensor, y: Tensor, positions: Sequence[int]) -> Ten
     A bit is flipped where a number of its own, uniform on [0, 1), is below the rate: so those at one rate are
     among those at each higher one. The numbers' first binary digits are compared for all bits at once: a
     word has one digit of 32 bits, or several of fewer. Words are those of xoroshiro64 (Blackman and Vigna,
-    2021), which two random words seed for each weight: any three bits are independent, to the last digit in 4, 8,
-    16 or 32 bits and nearly so in others. The digits that follow are one number for all bits of a weight.
+    2021), which two random words seed for each weight: any three bits are independent, to the last digit in
+    spans of 8, 16 or 32, in others nearly. The digits that follow are one number for all bits of a weight.
 
     Args:
         rate: A scalar in [0, 1].
