@@ -103,7 +103,7 @@ def noise_budget(
     >>> model.compile(loss="mse")
     >>> x = np.eye(4)
     >>> data = x, model.predict(x, verbose=0)
-    >>> budget = noise_budget(model, data, drop=0.01, draws=1, bisections=3, verbose=0)
+    >>> budget = noise_budget(model, data, drop=0.01, draws=1, bisections=6, verbose=0)
     >>> list(budget.noise)
     ['^first/kernel$', '^second/kernel$']
     >>> noisy = perturb_weights(model, budget.noise)
