@@ -142,7 +142,7 @@ def _find(
         progress.finish()
     if search.largest == search.high:
         warnings.warn(
-            "The model bears all that was tried. Expected `high` above what it bears. "
+            "The model bears all that was tried. Expected a larger `high`, where the noise takes one. "
             f"Received: high={search.high}",
             stacklevel=3,
         )

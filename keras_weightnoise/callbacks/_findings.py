@@ -93,8 +93,9 @@ def refuse_unrun() -> None:
     """Raises: a batch has ended whose training step was another one."""
     raise RuntimeError(
         "The training step ran without noise. Expected `model.fit` to call `model.train_function` after "
-        "`on_train_batch_begin`: another callback replaced it or fitted the model in between, or this is "
-        "no `fit`. In a training loop of your own, use `keras_weightnoise.noisy_call`."
+        "`on_train_batch_begin`: another callback replaced it or fitted the model in between, this callback "
+        "is in `callbacks` twice, or this is no `fit`. In a training loop of your own, use "
+        "`keras_weightnoise.noisy_call`."
     )
 
 

@@ -182,7 +182,7 @@ def test_the_magnitude_is_within_its_interval(bisections):
         result
     )
     assert nothing == (result.magnitude == 0.0) == (bisections < 5)
-    compare({"net": result}).plot()
+    compare({"net": result}).plot().figure.canvas.draw()
     matplotlib.pyplot.close("all")
 
 

@@ -766,6 +766,10 @@ def test_two_on_one_fit_are_refused():
     before = model.get_weights()
     with pytest.raises(ValueError, match="Two `WeightNoiseCallback`s on one fit"):
         fit(model, WeightNoiseCallback(0.1), WeightNoiseCallback(0.1))
+    twice = WeightNoiseCallback(0.1)
+    with pytest.raises(RuntimeError, match="this callback is in `callbacks` twice"):
+        fit(model, twice, twice)
+    model.set_weights(before)
     assert same(model.get_weights(), before)
     fit(model, WeightNoiseCallback(0.1))
 
