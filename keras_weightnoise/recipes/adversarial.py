@@ -11,8 +11,8 @@ def sam(rho: Magnitude = 0.05, **settings: Any) -> WeightNoiseCallback:
     """Sharpness-aware minimization: the gradient at `w + rho g / ||g||`.
 
     g is the gradient at w, and the norm is one over all weights. It helps generalisation in vision models
-    trained from scratch, at the cost of two passes. As in the authors' code, BatchNormalization counts the
-    first, clean pass.
+    trained from scratch, at the cost of two passes: where plain training for twice as long does as well, it
+    gains nothing. As in the authors' code, BatchNormalization counts the first, clean pass.
 
     Args:
         rho: Float >= 0, or a schedule of it. Defaults to `0.05`, the paper's.
@@ -37,8 +37,9 @@ def sam(rho: Magnitude = 0.05, **settings: Any) -> WeightNoiseCallback:
 def asam(rho: Magnitude = 0.5, **settings: Any) -> WeightNoiseCallback:
     """Adaptive sharpness-aware minimization: the gradient at `w + rho w^2 g / ||w g||`.
 
-    As `sam`, but for a step that does not depend on how weights are scaled between layers: rho carries over
-    from one network to another more easily.
+    As `sam`, at the same cost, but for a step that does not depend on how weights are scaled between layers:
+    rho carries over from one network to another more easily. A weight of 0, as most biases are at first, is
+    not perturbed.
 
     Args:
         rho: Float >= 0, or a schedule of it. Defaults to `0.5`, the paper's for CIFAR-10.
@@ -62,8 +63,9 @@ def asam(rho: Magnitude = 0.5, **settings: Any) -> WeightNoiseCallback:
 def awp(gamma: Magnitude = 0.01, **settings: Any) -> WeightNoiseCallback:
     """Adversarial weight perturbation: the gradient at `w_l + gamma ||w_l|| g_l / ||g_l||`, in kernels.
 
-    For adversarial training, whose robust overfitting it reduces. If the `train_step` makes adversarial
-    examples, each pass makes its own: those of the second meet the perturbed weights.
+    For adversarial training, whose robust overfitting it reduces. For plain training it is not made: see
+    `sam`. If the `train_step` makes adversarial examples, each pass makes its own: those of the second meet
+    the perturbed weights.
 
     Args:
         gamma: Float >= 0, or a schedule of it. Defaults to `0.01`, the paper's (with TRADES `0.005`).

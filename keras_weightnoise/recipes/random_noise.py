@@ -42,9 +42,10 @@ def m_rwp(
 ) -> WeightNoiseCallback:
     """Mixed random weight perturbation: `alpha g(w') + (1 - alpha) g(w)`, with the w' of `rwp`.
 
-    The clean gradient lets it bear a larger gamma than `rwp`. BatchNormalization and metrics count the clean
-    pass, as in the authors' code, where the two gradients are of two batches: `split_batch=True` has each of
-    half a batch, which costs one pass in place of two.
+    The clean gradient lets it bear a larger gamma than `rwp`, for twice the cost: where a small gamma is
+    enough, `rwp` does as well. BatchNormalization and metrics count the clean pass, as in the authors' code,
+    where the two gradients are of two batches: `split_batch=True` has each of half a batch, which costs one
+    pass in place of two.
 
     Args:
         gamma: Float >= 0. Defaults to `0.015`, the paper's.
@@ -78,7 +79,8 @@ def lpf_sgd(
     """Low-pass filtered SGD: the mean gradient over M draws, `w'_f = w_f + gamma_t ||w_f|| n`.
 
     Each draw has its part of the batch, so that a step costs one pass and M times the noise. It looks for
-    minima that are flat on average, as `rwp` does, with less variance.
+    minima that are flat on average, as `rwp` does, with less variance. BatchNormalization sees parts, not the
+    batch: not for batches of a few times M examples.
 
     Args:
         gamma: Float >= 0, where it starts. Defaults to `0.0005`; the authors have up to `0.002`.
@@ -141,7 +143,8 @@ def layerwise(stddev: Magnitude, **settings: Any) -> WeightNoiseCallback:
     """Noise in one variable at a time: `w'_l = w_l + stddev n`, l chosen at random in each step.
 
     It regularizes as noise in all does, without the variance that adds up over many layers: for deep
-    networks, and magnitudes that training with noise in all does not bear.
+    networks, and magnitudes that training with noise in all does not bear. In shallow ones, noise in all
+    does more in each step.
 
     Args:
         stddev: Float >= 0, or a schedule of it. The paper has none for all networks.
