@@ -78,9 +78,9 @@ def lpf_sgd(
 ) -> WeightNoiseCallback:
     """Low-pass filtered SGD: the mean gradient over M draws, `w'_f = w_f + gamma_t ||w_f|| n`.
 
-    Each draw has its part of the batch, so that a step costs one pass and M times the noise. It looks for
-    minima that are flat on average, as `rwp` does, with less variance. BatchNormalization sees parts, not the
-    batch: not for batches of a few times M examples.
+    Each draw has its part of the batch, so that a step costs little more than one pass and M times the noise.
+    It looks for minima that are flat on average, as `rwp` does, with less variance. BatchNormalization sees
+    parts, not the batch: not for batches of a few times M examples.
 
     Args:
         gamma: Float >= 0, where it starts. Defaults to `0.0005`; the authors have up to `0.002`.
