@@ -92,12 +92,15 @@ class ByHand:
         settings = {"step": step, "magnitudes": noise.magnitudes_at(step), "replica": draw}
         return perturbation.perturb(noise, self.targets, zeros, seed=3, **settings)
 
-    def gradient(self, rows, change=None, back=True):
-        """The gradients on all replicas at changed weights. Then, the state is put `back` or not."""
+    def gradient(self, rows, changes=None, back=True):
+        """The gradients on all replicas, each at changed weights. State is put `back` or not."""
         clean, state = self.values(self.trained), self.values(self.state)
-        if change is not None:
-            pairs = zip(clean, change, strict=True)
-            self.put(self.trained, [[w + np.asarray(c) for w in copies] for copies, c in pairs])
+        if changes is not None:
+            by_variable = zip(clean, zip(*changes, strict=True), strict=True)
+            self.put(
+                self.trained,
+                [[w + np.asarray(c) for w, c in zip(*each, strict=True)] for each in by_variable],
+            )
         count = self.strategy.num_replicas_in_sync
         x, y = (
             self.strategy.experimental_distribute_values_from_function(
@@ -153,10 +156,11 @@ def rise(step):
 
 
 def random(loop, step, draw, gamma):
-    """`gamma ||w_f|| n` for each filter f."""
+    """`gamma ||w_f|| n` for each filter f, the same on each replica."""
     weights = [copies[0] for copies in loop.values(loop.trained)]
     pairs = zip(weights, loop.normal(step, draw), strict=True)
-    return [gamma * filter_norms(w) * n for w, n in pairs]
+    change = [gamma * filter_norms(w) * n for w, n in pairs]
+    return [change] * loop.strategy.num_replicas_in_sync
 
 
 def m_rwp(loop, step, rows):
@@ -180,41 +184,50 @@ def parts_of(loop, rows):
     return [np.concatenate([np.split(share, 2)[part] for share in shares]) for part in range(2)]
 
 
-def adversarial(loop, rows, perturb):
+def adversarial(loop, rows, perturb, own=False):
     before = loop.values(loop.state)
     clean = loop.gradient(rows, back=False)
-    # Of the gradients of all replicas. In float16, they are multiplied by the scale of the loss.
-    whole = [np.sum(copies, axis=0).astype("float64") for copies in clean]
+    # In float16, gradients are multiplied by the scale of the loss.
+    by_replica = [[g.astype("float64") for g in each] for each in zip(*clean, strict=True)]
+    if not own:
+        by_replica = [[sum(each) for each in zip(*by_replica, strict=True)]] * len(by_replica)
     weights = [copies[0] for copies in loop.values(loop.trained)]
     after = loop.values(loop.state)
     loop.put(loop.state, before)
-    noisy = loop.gradient(rows, perturb(weights, whole))
+    noisy = loop.gradient(rows, [perturb(weights, gradients) for gradients in by_replica])
     loop.put(loop.state, after)
     loop.update([noisy], [1.0])
 
 
-def sam(loop, step, rows):
-    def perturb(weights, gradients):
-        norm = np.sqrt(sum(np.sum(g**2) for g in gradients))
-        return [0.2 * g / norm for g in gradients]
+def longest_step(weights, gradients):
+    norm = np.sqrt(sum(np.sum(g**2) for g in gradients))
+    return [0.2 * g / norm for g in gradients]
 
-    adversarial(loop, rows, perturb)
+
+def longest_steps(weights, gradients):
+    return [
+        0.2 * np.linalg.norm(w) * g / np.linalg.norm(g) if w.ndim > 1 else np.zeros_like(w)
+        for w, g in zip(weights, gradients, strict=True)
+    ]
+
+
+def sam(loop, step, rows):
+    adversarial(loop, rows, longest_step)
+
+
+def sam_of_replicas(loop, step, rows):
+    adversarial(loop, rows, longest_step, own=True)
 
 
 def awp(loop, step, rows):
-    def perturb(weights, gradients):
-        return [
-            0.2 * np.linalg.norm(w) * g / np.linalg.norm(g) if w.ndim > 1 else np.zeros_like(w)
-            for w, g in zip(weights, gradients, strict=True)
-        ]
-
-    adversarial(loop, rows, perturb)
+    adversarial(loop, rows, longest_steps)
 
 
 METHODS = {
     "m_rwp": (m_rwp, lambda: recipes.m_rwp(GAMMA, 0.7, steps=STEPS, seed=3)),
     "lpf_sgd": (lpf_sgd, lambda: recipes.lpf_sgd(GAMMA / 2, draws=2, rise=1.5, steps=STEPS, seed=3)),
     "sam": (sam, lambda: recipes.sam(0.2)),
+    "sam, per replica": (sam_of_replicas, lambda: recipes.sam(0.2, per_replica=True)),
     "awp": (awp, lambda: recipes.awp(0.2)),
 }  # fmt: skip
 
@@ -247,6 +260,7 @@ CASES = [
     ("lpf_sgd", "xla"),
     ("sam", "xla, float16"),
     ("sam", "mirrored, float16"),
+    ("sam, per replica", "mirrored"),
     ("awp", "bfloat16"),
 ]
 
