@@ -22,6 +22,7 @@ _ALIGNMENT = 64  # Elements: pieces of a draw that start on 256 bytes are views,
 _LARGE = 750_000  # Elements: fewer are not worth a kernel compiled for their number.
 _PORTION = 2**25  # Elements: fewer are not worth a kernel more to compile.
 _PORTIONS = 8  # The most there are but for rounding, as each may need kernels of its own.
+_SHORT = 2**12  # Elements: fewer are copied sooner than they are added to one by one.
 _BATCH = 128  # Examples: what is assumed of a batch whose size is not known.
 _CHOICE = 2**24 - 1  # The stream of `choose`, past those that noises count up from 0.
 
@@ -70,7 +71,8 @@ def draw(
     results: list[Tensor] = []
     for run in _runs(starts, shapes):
         own = [shapes[i] for i in run]
-        results += _draw(law, key, _as_run([starts[i] for i in run], own, stream), own)
+        layout = _as_run([starts[i] for i in run], own, stream)
+        results += _cut(_draw(law, key, layout), layout.begins, own)
     return results
 
 
@@ -85,7 +87,7 @@ def add(
     """Adds random numbers to the values of variables: w + scale * n, with what `draw` returns for n.
 
     The same to the bit, but where an outer graph is compiled; and faster: where nearly all are in large
-    variables, it is the pass that draws them which adds.
+    variables, it is the pass that draws them which adds; and short vectors are added to all at once.
 
     Args:
         law: See `draw`.
@@ -109,10 +111,11 @@ def add(
         rest = [i for i in run if i not in large]
         if not rest:
             continue
-        own = [shapes[i] for i in rest]
-        layout = (_as_rows if large else _as_run)([starts[i] for i in rest], own, stream)
-        for i, n in zip(rest, _draw(law, key, layout, own, scale), strict=True):
-            results[i] = values[i] + tf.cast(n, values[i].dtype)
+        places = [starts[i] for i in rest], [shapes[i] for i in rest]
+        layout = (_as_rows if large else _as_run)(*places, stream)
+        noise, clean = _draw(law, key, layout, scale), [values[i] for i in rest]
+        for i, noisy in zip(rest, _add(noise, layout.begins, clean), strict=True):
+            results[i] = noisy
     return results
 
 
@@ -212,22 +215,11 @@ def _as_rows(starts: Sequence[int], shapes: Sequence[Sequence[int]], stream: int
     return _Layout(counters, len(rows), _ALIGNMENT, offsets(shapes))
 
 
-def _draw(
-    law: Law,
-    key: Tensor,
-    layout: _Layout,
-    shapes: Sequence[Sequence[int]],
-    scale: Tensor | None = None,
-) -> list[Tensor]:
+def _draw(law: Law, key: Tensor, layout: _Layout, scale: Tensor | None = None) -> Tensor:
     compiled = kernels.worth_compiling(layout.rows * layout.row)
-    factor = scale if compiled else None
-    numbers = kernels.numbers(
-        law, key, layout.counter, layout.rows, layout.row // 2, compiled, factor
-    )
-    pieces = _cut(numbers, layout.begins, shapes)
-    # In plain code, Grappler would move a constant scale into the law, and round otherwise than of numbers
-    # that are kept.
-    return pieces if scale is None or compiled else [scale * piece for piece in pieces]
+    arguments = layout.counter, layout.rows, layout.row // 2, compiled
+    numbers = kernels.numbers(law, key, *arguments, scale if compiled else None)
+    return numbers if scale is None or compiled else scale * numbers
 
 
 def _large(run: Sequence[int], values: Sequence[Tensor]) -> list[int]:
@@ -247,13 +239,15 @@ def _large(run: Sequence[int], values: Sequence[Tensor]) -> list[int]:
 def _split_rows(
     numbers: Tensor, starts: Sequence[int], shapes: Sequence[Sequence[int]]
 ) -> list[Tensor]:
-    """The rows that each variable's numbers are in, where the first starts at 0: views."""
-    ends = [*starts[1:], numbers.shape.num_elements()]
-    sizes: list[int] = []  # Of each variable and of the gap behind it, in turn.
-    for start, end, shape in zip(starts, ends, shapes, strict=True):
-        size = -(-prod(shape) // _ALIGNMENT)
-        sizes += size, (end - start) // _ALIGNMENT - size
-    return tf.split(tf.reshape(numbers, [-1, _ALIGNMENT]), sizes)[::2]  # type: ignore[no-any-return]
+    """The rows that each variable's numbers are in: views."""
+    end = 0
+    sizes: list[int] = []  # Of the gap before each variable, and of itself, in turn.
+    for start, shape in zip(starts, shapes, strict=True):
+        first, size = start // _ALIGNMENT, -(-prod(shape) // _ALIGNMENT)
+        sizes += first - end, size
+        end = first + size
+    sizes.append(numbers.shape.num_elements() // _ALIGNMENT - end)
+    return tf.split(tf.reshape(numbers, [-1, _ALIGNMENT]), sizes)[1::2]  # type: ignore[no-any-return]
 
 
 def _cut(numbers: Tensor, starts: Sequence[int], shapes: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -270,3 +264,36 @@ def _cut(numbers: Tensor, starts: Sequence[int], shapes: Sequence[Sequence[int]]
         )
         for piece, shape in zip(pieces, shapes, strict=True)
     ]
+
+
+def _add(noise: Tensor, starts: Sequence[int], values: Sequence[Tensor]) -> list[Tensor]:
+    """Adds to each of these values what rows of noise have for it."""
+    results = list(values)
+    short = [i for i, value in enumerate(values) if _is_short(value)]
+    own = [starts[i] for i in short], [values[i] for i in short]
+    for i, w in zip(short, _add_at_once(noise, *own) if short else [], strict=True):
+        results[i] = w
+    others = sorted(set(range(len(values))).difference(short))
+    shapes = [tuple(values[i].shape) for i in others]
+    for i, n in zip(others, _cut(noise, [starts[i] for i in others], shapes), strict=True):
+        results[i] = values[i] + tf.cast(n, values[i].dtype)
+    return results
+
+
+def _is_short(value: Tensor) -> bool:
+    """Whether it is a short vector: to flatten others takes as many ops as to add to them."""
+    return bool(value.dtype == tf.float32 and value.shape.rank == 1 and value.shape[0] <= _SHORT)
+
+
+def _add_at_once(noise: Tensor, starts: Sequence[int], vectors: Sequence[Tensor]) -> list[Tensor]:
+    """The same of short vectors, one behind the other."""
+    sizes = [vector.shape[0] for vector in vectors]
+    gaps = {gap: tf.zeros([gap]) for gap in {-size % _ALIGNMENT for size in sizes}}
+    rows: list[int] = []
+    parts: list[Tensor] = []  # Each vector, and what fills its last row.
+    for start, size, vector in zip(starts, sizes, vectors, strict=True):
+        rows += range(start // _ALIGNMENT, -(-(start + size) // _ALIGNMENT))
+        parts += vector, gaps[-size % _ALIGNMENT]
+    own = tf.gather(tf.reshape(noise, [-1, _ALIGNMENT]), rows)
+    sums = tf.concat(parts, 0) + tf.reshape(own, [-1])
+    return tf.split(sums, [part.shape[0] for part in parts])[::2]  # type: ignore[no-any-return]

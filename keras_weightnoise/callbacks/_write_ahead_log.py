@@ -13,7 +13,6 @@ There are two ways to restore a variable:
   after a write, after a restore in a branch, and eagerly. It costs a branch, and a comparison.
 """
 
-import contextlib
 import enum
 import functools
 from collections.abc import Callable, Iterable, Sequence
@@ -26,11 +25,11 @@ from keras_weightnoise._not_public import current_graph
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.reachable import Variable
 from keras_weightnoise._weights.values import bit_pattern, widen
+from keras_weightnoise.callbacks._copies import Copies
 from keras_weightnoise.callbacks._replicas import (
     local,
     made,
     merge_call,
-    replace_value,
     state,
     write,
 )
@@ -52,10 +51,7 @@ class WriteAheadLog:
         self._variables = list(variables)
         self._per_replica = per_replica
         self._compiled = compiled
-        # A copy shares the memory of its weight until one of the two is written to. It is given up before an
-        # optimizer writes, which then does so in place.
-        anything = tf.TensorShape(None)
-        self._copies = [state(tf.convert_to_tensor(v.value), anything) for v in variables]
+        self._copies = Copies(variables, compiled)
         self._marks = state(tf.zeros([len(variables)], tf.bool))
         self._moved = state(tf.zeros([len(variables)], tf.bool))
 
@@ -83,12 +79,8 @@ class WriteAheadLog:
         return Injection(clean, noisy, uses, active)
 
     def _inject(self, clean: list[list[Tensor]], make_noisy: MakeNoisy) -> list[list[Tensor]]:
-        with self._shapes_change():
-            copied = [
-                write(copy, lambda r, i=i: clean[r][i]) for i, copy in enumerate(self._copies)
-            ]
-        with tf.control_dependencies(made(copied)):
-            mark = write(self._marks, tf.ones([len(copied)], tf.bool))
+        with tf.control_dependencies(made(self._copies.write(clean))):
+            mark = write(self._marks, tf.ones([len(self._variables)], tf.bool))
         replicas = range(len(clean) if self._per_replica else 1)
         noisy = [make_noisy(clean[0], replica) for replica in replicas]
         with tf.control_dependencies(made([mark])):
@@ -130,7 +122,7 @@ class WriteAheadLog:
             for i in indices:
                 injection.states[i] = _State.CLEAN if certain else _State.UNKNOWN
             with tf.control_dependencies(made([unmark])):
-                given_up = [] if self._compiled else self._give_up(indices)
+                given_up = [] if self._compiled else self._give_up(injection, indices)
             with tf.control_dependencies(made([unmark, *given_up])):
                 return tf.constant(True)
 
@@ -157,8 +149,8 @@ class WriteAheadLog:
     def roll_back(self) -> None:
         """Puts clean values back into the variables that are marked."""
         marked = tf.convert_to_tensor(self._marks).numpy()
-        for i in np.flatnonzero(marked):
-            self._variables[i].assign(tf.convert_to_tensor(self._copies[i]))
+        for i in np.flatnonzero(marked).tolist():
+            self._variables[i].assign(self._copies.read(i)[0])
         if marked.any():
             self._marks.assign(tf.zeros_like(marked))
 
@@ -168,33 +160,11 @@ class WriteAheadLog:
 
     def reserve(self) -> None:
         """Gives the copies the shapes that steps are compiled for."""
-        if self._compiled:
-            for copy, v in zip(self._copies, self._variables, strict=True):
-                replace_value(copy, [tf.convert_to_tensor(each) for each in local(v.value)])
+        self._copies.reserve()
 
     def release(self) -> None:
         """Frees the memory of the copies."""
-        self._give_up(range(len(self._copies)))
-
-    def _give_up(self, indices: Iterable[int]) -> list[Any]:
-        copies = [each for i in indices for each in local(self._copies[i])]
-
-        def give_up() -> Tensor:
-            nothing = {dtype: tf.zeros([0], dtype) for dtype in {copy.dtype for copy in copies}}
-            with self._shapes_change():
-                ops = [copy.assign(nothing[copy.dtype], read_value=False) for copy in copies]
-            with tf.control_dependencies(made(ops)):
-                return tf.constant(True)
-
-        # In a graph of its own: in one, Grappler takes all that is assigned to a variable for one shape.
-        apart = tf.function(give_up, autograph=False, experimental_attributes={"_noinline": True})
-        return [give_up() if tf.executing_eagerly() else apart()]
-
-    def _shapes_change(self) -> contextlib.AbstractContextManager[None]:
-        """Within it, ops may change a copy's shape: what XLA compiles of its own accord may not."""
-        if self._compiled or tf.executing_eagerly():
-            return contextlib.nullcontext()
-        return tf.xla.experimental.jit_scope(compile_ops=False)  # type: ignore[no-any-return]
+        self._copies.release()
 
     def _restore(self, injection: "Injection", indices: Sequence[int]) -> list[Any]:
         if tf.executing_eagerly() or injection.graph is not current_graph():
@@ -208,6 +178,10 @@ class WriteAheadLog:
             else:
                 untouched.append(i)
         return [*settled, *self._reset(injection, untouched)]
+
+    def _give_up(self, injection: "Injection", restored: Sequence[int]) -> list[Any]:
+        before = [i for i, each in enumerate(injection.states) if each is _State.CLEAN]
+        return self._copies.give_up(restored, before)
 
     def _note_uses(self, injection: "Injection", i: int) -> list[Any]:
         """Notes whether a variable was read since the injection. Returns the ops that may have written."""
@@ -232,15 +206,12 @@ class WriteAheadLog:
         return [tf.cond(injection.active, reset, lambda: tf.constant(False))]
 
     def _settle(self, injection: "Injection", i: int) -> Tensor:
-        variable, copy = self._variables[i].value, self._copies[i]
+        variable = self._variables[i].value
 
         def settle() -> Tensor:
-            noisy = [
-                injection.noisy[r if self._per_replica else 0][i] for r in range(len(local(copy)))
-            ]
-            settled = [
-                _settled(*each) for each in zip(local(variable), local(copy), noisy, strict=True)
-            ]
+            copies = self._copies.read(i)
+            noisy = [injection.noisy[r if self._per_replica else 0][i] for r in range(len(copies))]
+            settled = [_settled(*each) for each in zip(local(variable), copies, noisy, strict=True)]
             with tf.control_dependencies(made([write(variable, lambda r: settled[r][0])])):
                 return tf.identity(settled[0][1])
 
@@ -285,10 +256,9 @@ class _State(enum.Enum):
     UNKNOWN = enum.auto()  # Only the marks know.
 
 
-def _settled(variable: Any, copy: Any, noisy: Tensor) -> tuple[Tensor, Tensor]:
+def _settled(variable: Any, clean: Tensor, noisy: Tensor) -> tuple[Tensor, Tensor]:
     """The clean value, plus what the step itself added to the noisy one, and whether it did."""
     now = tf.convert_to_tensor(variable)
-    clean = tf.ensure_shape(copy, now.shape)
     moved = widen(clean) + (widen(now) - widen(noisy))
     untouched = _same_bits(now, noisy)
     value = tf.where(untouched, clean, tf.cast(moved, now.dtype))

@@ -19,6 +19,7 @@ from fits import Weights, X, Y, linear, mean_output, same
 
 from keras_weightnoise import WeightNoiseCallback, noises, schedules
 from keras_weightnoise._weights import perturbation, selection
+from keras_weightnoise.callbacks import _copies
 
 LAYERS = keras.layers
 
@@ -556,7 +557,10 @@ def test_error_in_a_hook(hook, order, error):
 
 
 @pytest.mark.parametrize("eager", [False, True])
-def test_error_in_the_step(eager):
+@pytest.mark.parametrize("apart", [False, True])
+def test_error_in_the_step(eager, apart, monkeypatch):
+    if apart:
+        monkeypatch.setattr(_copies, "_SHORT", 0)
     model = failing_layer()
     model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=eager)
     before = model.get_weights()
@@ -683,7 +687,7 @@ def test_no_copy_of_the_weights_is_kept_between_steps(frequency):
     def kept(batch=None, logs=None):
         step = noise._step
         copies = [
-            *step._log._copies,
+            *step._log._copies.kept,
             *(v for held in step._noise._held for v in held._variables()),
         ]
         sizes.append(sum(int(tf.size(copy)) for copy in copies))
@@ -695,8 +699,11 @@ def test_no_copy_of_the_weights_is_kept_between_steps(frequency):
     assert sizes[-1] == 0
 
 
-def test_optimizers_write_in_place():
+@pytest.mark.parametrize("apart", [False, True])
+def test_optimizers_write_in_place(apart, monkeypatch):
     # A copy that something still holds would have each variable copied before it is written to.
+    if apart:
+        monkeypatch.setattr(_copies, "_SHORT", 0)
     model = linear()
     model.compile(keras.optimizers.SGD(0.1), loss=mean_output, jit_compile=False)
 
