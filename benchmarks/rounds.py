@@ -1,9 +1,55 @@
-"""Times of several ways to do one thing, on a machine whose speed drifts: interleaved rounds, medians."""
+"""What benchmarks share: times of several ways to do one thing, and the conditions they are taken in.
 
+On a machine whose speed drifts: interleaved rounds, medians.
+"""
+
+import os
+import platform
+import subprocess
+import sys
 import time
 
 import keras
 import numpy as np
+
+# What large buffers cost depends on who keeps them when they are freed. Where TensorFlow has oneDNN on (by
+# default on CPUs with VNNI, such as Xeons since 2019 and EPYCs since 2022), its own allocator does. Elsewhere
+# it is glibc, which gives back what is larger than 32 MB, or less: each page of a new buffer is then a fault.
+CONDITIONS = {
+    "as it is": {},
+    "heap kept": {
+        "TF_ENABLE_ONEDNN_OPTS": "0",
+        "MALLOC_MMAP_THRESHOLD_": str(2**32),
+        "MALLOC_TRIM_THRESHOLD_": str(2**34),
+    },
+    "page faults dear": {
+        "TF_ENABLE_ONEDNN_OPTS": "0",
+        "MALLOC_MMAP_THRESHOLD_": str(2**16),
+        "MALLOC_TRIM_THRESHOLD_": "0",
+    },
+}
+
+
+def run_again(path, condition, *arguments):
+    """What a script prints, run in a process of its own in one of the conditions."""
+    command = [sys.executable, path, *map(str, arguments)]
+    environment = os.environ | CONDITIONS[condition]
+    return subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, env=environment
+    ).stdout
+
+
+def describe(condition):
+    """The condition, and the processor, for the head of a table."""
+    return f"{condition}, {os.cpu_count()} x {processor()}"
+
+
+def processor():
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.split(":")[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor()
 
 
 def interleave(names, rounds):
