@@ -4,6 +4,9 @@ import pathlib
 import subprocess
 import sys
 
+from rounds import describe
+
+print(describe(), "unless it says otherwise")
 for name in (
     "step",
     "first_step",

@@ -13,7 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from rounds import medians
+from rounds import describe, medians
 from sklearn.datasets import load_digits
 
 from keras_weightnoise.models.ensemble import WeightNoiseEnsemble
@@ -56,6 +56,7 @@ def main():
     }
     taken = medians(ways, arguments.rounds)
     first, *_ = ways
+    print(describe())
     print(f"MLP 64-{arguments.width}-10, {len(x)} digits, batch {arguments.batch}")
     for name, seconds in taken.items():
         print(f"  {name:27s} {1e3 * seconds:8.1f} ms   {seconds / taken[first]:5.2f}")

@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from rounds import interleave
+from rounds import describe, interleave
 from step import CASES, WAYS, compiled, data
 
 COMPARED = ["plain", "WeightNoiseCallback", "usual"]
@@ -33,7 +33,7 @@ class First(keras.callbacks.Callback):
 
 def first_step(case, way):
     """Seconds of the first step of this process."""
-    make, batch, _ = CASES[case]
+    make, batch, *_ = CASES[case]
     model = compiled(make)
     x, y = data(model, batch)
     first = First()
@@ -60,7 +60,7 @@ def main():
             output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             seconds[way].append(float(output))
         taken = {way: float(np.median(each)) for way, each in seconds.items()}
-        print(case)
+        print(f"{case}, {describe()}")
         for way, each in taken.items():
             print(f"  {way:24s} {each:6.2f} s  {each / taken['plain']:5.2f}", flush=True)
 

@@ -15,7 +15,7 @@ import time
 
 import keras
 import tensorflow as tf
-from rounds import medians
+from rounds import describe, medians
 
 from keras_weightnoise import noises as N
 from keras_weightnoise._weights import perturbation, selection
@@ -86,6 +86,7 @@ def main():
     found = ways(*arguments.shape, arguments.jit)
     clocks = (time.perf_counter, time.process_time)
     seconds, cpu = (medians(found, arguments.rounds, 5, clock) for clock in clocks)
+    print(describe())
     print(f"{'a kernel of ' + ' by '.join(map(str, arguments.shape)):36s} time         CPU's")
     for name in found:
         ratios = "".join(f"{each[name] / each[BASE]:8.1f} times" for each in (seconds, cpu))

@@ -39,17 +39,21 @@ def run_again(path, condition, *arguments):
     ).stdout
 
 
-def describe(condition):
-    """The condition, and the processor, for the head of a table."""
-    return f"{condition}, {os.cpu_count()} x {processor()}"
+def describe(condition="as it is"):
+    """The condition and the machine, for the head of a table."""
+    found = f"{condition}, {os.cpu_count()} x {_cpu('model name') or platform.processor()}"
+    if CONDITIONS[condition]:
+        return found
+    return f"{found}, oneDNN {'on' if 'vnni' in _cpu('flags') else 'off'} by default"
 
 
-def processor():
+def _cpu(what):
+    """A line of what Linux says of the processor."""
     try:
         with open("/proc/cpuinfo") as lines:
-            return next(line.split(":")[1].strip() for line in lines if "model name" in line)
+            return next(line.split(":")[1].strip() for line in lines if line.startswith(what))
     except (OSError, StopIteration):
-        return platform.processor()
+        return ""
 
 
 def interleave(names, rounds):

@@ -31,7 +31,7 @@ def ways(n):
         @tf.function
         def add():
             key = make_key(tf.constant(1, tf.int64), step.assign_add(1))
-            weights.assign(drawing.add(law, key, [0], [weights.value()], tf.constant(0.01))[0])
+            weights.assign(drawing.add(law, key, [0], [weights.value()], [tf.constant(0.01)])[0])
 
         return add
 

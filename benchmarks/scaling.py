@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from rounds import fit
+from rounds import describe, fit
 from step import WAYS
 
 CASES = [  # Weights, variables, steps in a fit.
@@ -47,6 +47,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
+    print(describe())
     print(f"{'weights':>11s} {'variables':>9s}  {'plain':>10s}  added: noise, magnitude 0, usual")
     for weights, variables, steps in CASES:
         ways = {}

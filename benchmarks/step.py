@@ -1,8 +1,9 @@
 """What a training step costs under weight noise, as ratios to a plain step in the same run.
 
-Interleaved rounds, medians over all their steps. "usual" is the callback one finds in forums:
-`tf.random.normal` added in `on_train_batch_begin` and subtracted in `on_train_batch_end`; "NumPy" does the
-same through `get_weights` and `set_weights`.
+Interleaved rounds, medians over all their steps; each case in a process of its own, the dense ones with the
+heap kept and with page faults dear (see `rounds.py`). "usual" is the callback one finds in forums, at its
+best: `tf.random.normal` added in `on_train_batch_begin` and subtracted in `on_train_batch_end`, each in one
+`tf.function`; "NumPy" does the same through `get_weights` and `set_weights`.
 
 Several passes in a step cost at most as many plain steps, and as many times the noise.
 
@@ -21,21 +22,35 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
-from rounds import fit
+from rounds import describe, fit, run_again
 
 from keras_weightnoise import WeightNoiseCallback, adversaries, schedules
 
 
 class Usual(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.add, self.subtract = tf.function(self._add), tf.function(self._subtract)
+
+    def on_train_begin(self, logs=None):
+        # TensorFlow's, which are read and written without Keras in between.
+        self.variables = [v.value for v in self.model.trainable_variables]
+
     def on_train_batch_begin(self, batch, logs=None):
-        self.noise = [
-            tf.random.normal(v.shape, stddev=0.01) for v in self.model.trainable_variables
-        ]
-        for v, n in zip(self.model.trainable_variables, self.noise, strict=True):
-            v.assign_add(n)
+        self.noise = self.add()
 
     def on_train_batch_end(self, batch, logs=None):
-        for v, n in zip(self.model.trainable_variables, self.noise, strict=True):
+        self.subtract(self.noise)
+        self.noise = None
+
+    def _add(self):
+        noise = [tf.random.normal(v.shape, stddev=0.01) for v in self.variables]
+        for v, n in zip(self.variables, noise, strict=True):
+            v.assign_add(n)
+        return noise
+
+    def _subtract(self, noise):
+        for v, n in zip(self.variables, noise, strict=True):
             v.assign_sub(n)
 
 
@@ -54,6 +69,11 @@ class NumPy(keras.callbacks.Callback):
 def mlp():
     hidden = [keras.layers.Dense(1024, activation="relu") for _ in range(2)]
     return keras.Sequential([keras.Input((784,)), *hidden, keras.layers.Dense(10)])
+
+
+def dense():
+    layer = keras.layers.Dense(4000, use_bias=False)
+    return keras.Sequential([keras.Input((2500,)), layer])
 
 
 def cnn(dense=()):
@@ -81,15 +101,22 @@ def application(make):
     )
 
 
-# A model, the batch, and steps in a fit.
+BOTH = "heap kept", "page faults dear"
+# A model, the batch, steps in a fit, and the conditions.
 CASES = {
-    "MLP 784-1024-1024-10, batch 32": (mlp, 32, 40),
-    "MLP 784-1024-1024-10, batch 128": (mlp, 128, 40),
-    "keras.io's MNIST CNN, batch 128": (cnn, 128, 40),
-    "CNN of 1.2 M weights, batch 128": (lambda: cnn(dense=[128]), 128, 10),
-    "LSTM-256, 64 steps, batch 32": (lstm, 32, 20),
-    "MobileNetV3Small, batch 32": (application(keras.applications.MobileNetV3Small), 32, 10),
-    "ResNet50, batch 32": (application(keras.applications.ResNet50), 32, 4),
+    "Dense(4000) of 2500, batch 1": (dense, 1, 20, BOTH),
+    "MLP 784-1024-1024-10, batch 32": (mlp, 32, 40, BOTH),
+    "MLP 784-1024-1024-10, batch 128": (mlp, 128, 40, BOTH),
+    "keras.io's MNIST CNN, batch 128": (cnn, 128, 40, ["as it is"]),
+    "CNN of 1.2 M weights, batch 128": (lambda: cnn(dense=[128]), 128, 10, ["as it is"]),
+    "LSTM-256, 64 steps, batch 32": (lstm, 32, 20, ["as it is"]),
+    "MobileNetV3Small, batch 32": (
+        application(keras.applications.MobileNetV3Small),
+        32,
+        10,
+        ["as it is"],
+    ),
+    "ResNet50, batch 32": (application(keras.applications.ResNet50), 32, 4, ["as it is"]),
 }
 WAYS = {
     "plain": lambda: [],
@@ -125,27 +152,34 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--cases", default="", help="a regular expression")
     parser.add_argument("--jit", action="store_true", help="compile the training step with XLA")
+    parser.add_argument("--only", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    for case, (make, batch, steps) in CASES.items():
-        if re.search(arguments.cases, case):
-            measure(case, make, batch, steps, arguments)
+    if arguments.only:
+        measure(arguments.only, arguments.rounds, arguments.jit)
+        return
+    jit = ["--jit"] if arguments.jit else []
+    for case, (_, _, _, conditions) in CASES.items():
+        for condition in conditions if re.search(arguments.cases, case) else ():
+            print(describe(condition))
+            options = "--rounds", arguments.rounds, *jit, "--only", case
+            print(run_again(__file__, condition, *options), end="", flush=True)
 
 
-def measure(case, make, batch, steps, arguments):
-    ways = {way: (compiled(make, arguments.jit), callbacks()) for way, callbacks in WAYS.items()}
+def measure(case, rounds, jit):
+    make, batch, steps, _ = CASES[case]
+    ways = {way: (compiled(make, jit), callbacks()) for way, callbacks in WAYS.items()}
     model, _ = ways["plain"]
     x, y = data(model, batch * steps)
-    taken = fit(ways, x, y, batch, arguments.rounds)
+    taken = fit(ways, x, y, batch, rounds)
     weights = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
-    print(f"{case}, {weights:,} weights{', XLA' if arguments.jit else ''}")
+    print(f"{case}, {weights:,} weights{', XLA' if jit else ''}")
     print("                               step   ratio  ns/weight  of usual")
     for way, seconds in taken.items():
         added = seconds - taken["plain"]
         share = added / (taken["usual"] - taken["plain"])
         print(
             f"  {way:24s} {1e3 * seconds:7.2f} ms  {seconds / taken['plain']:5.2f}"
-            f"  {1e9 * added / weights:9.2f}  {share:8.2f}",
-            flush=True,
+            f"  {1e9 * added / weights:9.2f}  {share:8.2f}"
         )
 
 

@@ -15,7 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from rounds import medians
+from rounds import describe, medians
 from sklearn.datasets import load_digits
 
 from keras_weightnoise import layer_sensitivity, loss_landscape, robustness_sweep
@@ -105,6 +105,7 @@ def main():
     arguments = parser.parse_args()
     x, y = load_digits(return_X_y=True)
     x = (x / 16).astype("float32").reshape(-1, 8, 8, 1)
+    print(describe())
     for case, make in {"MLP 64-128-128-10": mlp, "CNN 16-32-10": cnn}.items():
         model = make()
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

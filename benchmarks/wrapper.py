@@ -12,7 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from rounds import fit
+from rounds import describe, fit
 
 from keras_weightnoise import GaussianWeightNoise
 
@@ -38,6 +38,7 @@ def main():
     parser.add_argument("--jit", action="store_true", help="compile the training step with XLA")
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
+    print(describe())
     for width in arguments.widths:
         x = rng.random((arguments.batch * arguments.steps, width), dtype="float32")
         ways = {}
