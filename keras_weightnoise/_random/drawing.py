@@ -81,10 +81,10 @@ def add(
     key: Tensor,
     starts: Sequence[int],
     values: Sequence[Tensor],
-    scale: Tensor,
+    factors: Sequence[Tensor],
     stream: int = 0,
 ) -> list[Tensor]:
-    """Adds random numbers to the values of variables: w + scale * n, with what `draw` returns for n.
+    """Adds random numbers to the values of variables: w + factor * n, with what `draw` returns for n.
 
     The same to the bit, but where an outer graph is compiled; and faster: where nearly all are in large
     variables, it is the pass that draws them which adds; and short vectors are added to all at once.
@@ -94,7 +94,7 @@ def add(
         key: What `generator.make_key` returns.
         starts: For each variable, where it begins: see `offsets`.
         values: For each variable, what is added to, `float32` or `float64`.
-        scale: A `float32` scalar.
+        factors: For each variable, a `float32` scalar.
         stream: See `draw`.
 
     Returns:
@@ -107,16 +107,28 @@ def add(
         for i in large:
             counter = generator.make_counter(starts[i], stream)
             flat = tf.reshape(values[i], [-1])
-            results[i] = tf.reshape(kernels.add(law, key, counter, scale, flat), shapes[i])
+            results[i] = tf.reshape(kernels.add(law, key, counter, factors[i], flat), shapes[i])
         rest = [i for i in run if i not in large]
         if not rest:
             continue
         places = [starts[i] for i in rest], [shapes[i] for i in rest]
         layout = (_as_rows if large else _as_run)(*places, stream)
-        noise, clean = _draw(law, key, layout, scale), [values[i] for i in rest]
-        for i, noisy in zip(rest, _add(noise, layout.begins, clean), strict=True):
+        clean = [values[i] for i in rest]
+        if all(factors[i] is factors[rest[0]] for i in rest):
+            noise = _draw(law, key, layout, factors[rest[0]])
+            sums = _add(noise, layout.begins, clean)
+        else:
+            pieces = _cut(_draw(law, key, layout), layout.begins, places[1])
+            noises = [factors[i] * n for i, n in zip(rest, pieces, strict=True)]
+            sums = [w + tf.cast(n, w.dtype) for w, n in zip(clean, noises, strict=True)]
+        for i, noisy in zip(rest, sums, strict=True):
             results[i] = noisy
     return results
+
+
+def is_large(shape: Sequence[int]) -> bool:
+    """Whether a variable of this shape is worth a draw of its own."""
+    return prod(shape) >= _LARGE
 
 
 def draw_shape(law: Law, key: Tensor, start: int, shape: Sequence[int | Tensor]) -> Tensor:

@@ -55,14 +55,16 @@ def add(law: Law, key: Tensor, counter: Tensor, factor: Tensor, weights: Tensor)
     """Adds random numbers, times a factor, to a `float32` vector: of a length that `can_add` likes."""
     (length,) = weights.shape
     width = _width(length)
+    # Told to the kernel: where it knows them by itself, it keeps all counters, half of the weights' size.
+    rows = tf.constant(length // (2 * width))
 
     def by_ops() -> Tensor:
-        rows = tf.constant(length // (2 * width))
         n = _numbers_by_ops(law, width)(key, counter, rows, factor)
         return weights + tf.reshape(n, [length])
 
     def by_kernel() -> Tensor:
-        return _as_numbers(_add_kernel(law, width)(key, counter, factor, weights), law, [length])
+        sums = _add_kernel(law, width)(key, counter, rows, factor, weights)
+        return _as_numbers(sums, law, [length])
 
     return _unless_in_xla(by_kernel, by_ops)
 
@@ -103,9 +105,9 @@ def _numbers_kernel(law: Law, width: int) -> Callable[..., Tensor]:
 
 @functools.cache
 def _add_kernel(law: Law, width: int) -> Callable[..., Tensor]:
-    def add(key: Tensor, counter: Tensor, factor: Tensor, weights: Tensor) -> Tensor:
+    def add(key: Tensor, counter: Tensor, rows: Tensor, factor: Tensor, weights: Tensor) -> Tensor:
         pairs = tf.reshape(weights, [-1, width, 2])
-        steps = _steps(counter, tf.shape(pairs)[0], width)
+        steps = _steps(counter, rows, width)
         parts = []
         for i, words in enumerate(generator.make_halves(key, counter, steps)):
             n = factor * law.transform(words)

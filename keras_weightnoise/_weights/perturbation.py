@@ -16,6 +16,7 @@ from keras_weightnoise._weights.rules import needs_learned
 from keras_weightnoise._weights.selection import Target
 from keras_weightnoise._weights.values import widen
 from keras_weightnoise.noises import Draw, Noise
+from keras_weightnoise.noises._scales import scale
 from keras_weightnoise.noises.additive import Additive
 
 Numbers = list[list[list[Tensor]]]  # By member of a noise, by what it asks for, by target.
@@ -238,11 +239,12 @@ def _apply(
     ]
     for i, (member, asked) in enumerate(_asked(noise, source.replica)):
         size = magnitudes[i]
-        if kept is None and _is_added(member):
+        factors = None if kept is not None else _factors(member, results, size, targets)
+        if factors is not None:
             # Faster, and to the bit what `perturb` makes of the same numbers.
             ((each, stream),) = asked
             starts = [target.start for target in targets]
-            results = drawing.add(each.law, source.key(each), starts, results, size, stream)
+            results = drawing.add(each.law, source.key(each), starts, results, factors, stream)
             continue
         drawn = (
             [source.draw(member, each, stream, targets) for each, stream in asked]
@@ -270,7 +272,18 @@ def _like(w: Tensor, numbers: Tensor) -> Tensor:
     return tf.cast(numbers, w.dtype) if numbers.dtype.is_floating else numbers
 
 
-def _is_added(member: Noise) -> bool:
-    """Whether it is w + magnitude * n, which the kernel that draws n can add."""
-    additive = isinstance(member, Additive) and member.relative_to is None
-    return additive and member.generator == "threefry"
+def _factors(
+    member: Noise, values: Sequence[Tensor], magnitude: Tensor, targets: Sequence[Target]
+) -> list[Tensor] | None:
+    """The scalars of w + factor * n, which the kernel that draws n can add; `None` if it is not that."""
+    if not isinstance(member, Additive) or member.generator != "threefry":
+        return None
+    if member.relative_to is None:
+        return [magnitude] * len(values)
+    # In `float64`, the scale is, too.
+    if not member.has_one_factor or any(w.dtype != tf.float32 for w in values):
+        return None
+    return [
+        magnitude * scale(w, member.relative_to, target.axes)
+        for w, target in zip(values, targets, strict=True)
+    ]

@@ -55,7 +55,8 @@ def scale(
 
 def largest(w: Tensor, over: tuple[int, ...] | None) -> Tensor:
     """The largest |w| over these axes, which are kept; or (`None`) of all."""
-    return greatest_value(tf.abs(w), over)
+    # By its ends: |w| itself would be another tensor of its size.
+    return tf.maximum(tf.abs(greatest_value(w, over)), tf.abs(least_value(w, over)))
 
 
 def greatest_value(w: Tensor, over: tuple[int, ...] | None) -> Tensor:

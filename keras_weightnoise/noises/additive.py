@@ -22,6 +22,11 @@ class Additive(Tiled):
 
     relative_to: Scale | None
 
+    @property
+    def has_one_factor(self) -> bool:
+        """Whether n has the same factor in the whole of a variable."""
+        return self.tile is None and self.relative_to in (None, "std", "rms", "max", "range")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_scale(self.relative_to)

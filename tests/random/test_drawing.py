@@ -163,12 +163,12 @@ def test_added_numbers_are_those_drawn_to_the_bit(law, shapes, xla, monkeypatch)
     rng = np.random.default_rng(0)
     w = [tf.constant(rng.normal(size=shape), tf.float32) for shape in shapes]
     draws = drawing.draw(law, key, starts, shapes)
-    added = drawing.add(law, key, starts, w, scale)
+    added = drawing.add(law, key, starts, w, [scale] * len(w))
     for i in range(len(w)):
         np.testing.assert_array_equal(added[i], w[i] + scale * draws[i], strict=True)
     for most in (10**9, 1000):  # All are double, or the small ones, drawn beside large ones or not.
         wide = [tf.float64 if tf.size(each) < most else tf.float32 for each in w]
-        added = drawing.add(law, key, starts, list(map(tf.cast, w, wide)), scale)
+        added = drawing.add(law, key, starts, list(map(tf.cast, w, wide)), [scale] * len(w))
         for i in range(len(w)):
             expected = tf.cast(w[i], wide[i]) + tf.cast(scale * draws[i], wide[i])
             np.testing.assert_array_equal(added[i], expected, strict=True)
@@ -177,7 +177,7 @@ def test_added_numbers_are_those_drawn_to_the_bit(law, shapes, xla, monkeypatch)
 @pytest.mark.parametrize("law", [*LAWS, laws.SIGN], ids=str)
 def test_added_numbers_under_xla(law):
     def added(w, scale):
-        return drawing.add(law, generator.make_key(5, 6), [64], [w], scale)[0]
+        return drawing.add(law, generator.make_key(5, 6), [64], [w], [scale])[0]
 
     arguments = tf.zeros(LARGE), tf.constant(0.3)
     result = tf.function(added, jit_compile=True)(*arguments)
@@ -192,9 +192,13 @@ def test_added_numbers_are_the_same_in_each_replica():
     @tf.function
     def added(seed):
         key = generator.make_key(seed, 6)
-        return strategy.run(lambda: drawing.add(laws.NORMAL, key, starts, [tf.zeros(LARGE)], scale))
+        return strategy.run(
+            lambda: drawing.add(laws.NORMAL, key, starts, [tf.zeros(LARGE)], [scale])
+        )
 
-    (alone,) = drawing.add(laws.NORMAL, generator.make_key(5, 6), starts, [tf.zeros(LARGE)], scale)
+    (alone,) = drawing.add(
+        laws.NORMAL, generator.make_key(5, 6), starts, [tf.zeros(LARGE)], [scale]
+    )
     (each,) = added(tf.constant(5))
     for x in strategy.experimental_local_results(each):
         np.testing.assert_array_equal(x, alone)
@@ -207,7 +211,8 @@ def test_counters_are_carried_into_their_upper_word(shapes):
     )  # The counter of a pair passes 2^32 within the first variable with so many.
     starts = [begin + start for start in drawing.offsets(shapes)]
     key, scale = generator.make_key(5, 6), tf.constant(0.3)
-    added = drawing.add(laws.UNIFORM, key, starts, [tf.zeros(shape) for shape in shapes], scale)
+    zeros = [tf.zeros(shape) for shape in shapes]
+    added = drawing.add(laws.UNIFORM, key, starts, zeros, [scale] * len(zeros))
     drawn = drawing.draw(laws.UNIFORM, key, starts, shapes)
     for start, shape, sum_, n in zip(starts, shapes, added, drawn, strict=True):
         count = int(np.prod(shape))
