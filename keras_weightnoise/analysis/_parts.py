@@ -1,6 +1,7 @@
 """The layers of a model, and noise in one of them or in all."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from keras_weightnoise._types import Tensor
@@ -83,22 +84,24 @@ class Parts:
         self, assigned: list[tuple[Noise, list[Target]]], magnitude: float
     ) -> tuple[BorrowedWeights, Trial]:
         def inject(draw: int) -> None:
-            self.weights.put(self._drawn(assigned, draw))
+            self.weights.put(lambda clean: self._drawn(assigned, clean, draw))
 
         random = any(is_random(noise) for noise, _ in assigned)
         return self.weights, Trial({"noise": self.label, "magnitude": magnitude}, inject, random)
 
-    def _drawn(self, assigned: list[tuple[Noise, list[Target]]], draw: int) -> list[Tensor]:
+    def _drawn(
+        self, assigned: list[tuple[Noise, list[Target]]], clean: Sequence[Tensor], draw: int
+    ) -> list[Tensor]:
         """The weights under a draw."""
         places = [self._places[id(t.variable)] for _, targets in assigned for t in targets]
         noisy = perturbed_values(
             assigned,
-            [self.weights.clean[place] for place in places],
+            [clean[place] for place in places],
             self._seed,
             draw,
             [noise.magnitudes_at(0) for noise, _ in assigned],
         )
-        values = list(self.weights.clean)
+        values = list(clean)
         for place, value in zip(places, noisy, strict=True):
             values[place] = value
         return values

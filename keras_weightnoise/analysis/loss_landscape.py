@@ -1,7 +1,7 @@
 """Loss and metrics on a line or a plane through the weights."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -175,7 +175,7 @@ def _measure(
         for place in _outwards(axes):
             at = [float(axis[i]) for axis, i in zip(axes, place, strict=True)]
             if any(at):
-                weights.put(grid.at(at))
+                weights.put(grid.values_at(at))
                 metrics = evaluator.noisy()
                 progress.add()
             else:
@@ -203,8 +203,11 @@ class _Grid:
         self._vectors = vectors
         self._row: tuple[float, Direction] | None = None
 
-    def at(self, coordinates: Sequence[float]) -> list[Tensor]:
-        """The values of the variables there."""
+    def values_at(self, coordinates: Sequence[float]) -> Callable[..., list[Tensor]]:
+        """What makes the values of the variables there."""
+        return lambda _: self._at(coordinates)
+
+    def _at(self, coordinates: Sequence[float]) -> list[Tensor]:
         first, *second = coordinates
         # Neighbours share the first coordinate.
         if self._row is None or self._row[0] != first:

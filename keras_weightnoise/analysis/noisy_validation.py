@@ -1,5 +1,6 @@
 """Robustness as a metric of training."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -95,7 +96,7 @@ class NoisyValidationCallback(keras.callbacks.Callback):  # type: ignore[misc]  
         found = []
         with BorrowedWeights(self.model, noisy.variables) as weights:
             for draw in range(self.draws):
-                weights.put(noisy.draw(weights.clean, draw))
+                weights.put(functools.partial(noisy.draw, step=draw))
                 found.append(evaluator.noisy())
         for metric in found[0]:
             logs[f"val_noisy_{metric}"] = float(np.mean([each[metric] for each in found]))

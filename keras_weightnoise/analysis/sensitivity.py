@@ -139,10 +139,14 @@ class _Parts:
         ]
 
     def _inject(self, places: Sequence[int], draw: int) -> None:
-        if draw != self._draw:
-            self._values = self._noisy.draw(self.weights.clean, draw)
-            self._draw = draw
-        values = list(self.weights.clean)
-        for place in places:
-            values[place] = self._values[place]
+        def values(clean: Sequence[Tensor]) -> list[Tensor]:
+            if draw != self._draw:
+                self._draw, self._values = None, []  # No two draws at a time.
+                self._values = self._noisy.draw(clean, draw)
+                self._draw = draw
+            noisy = list(clean)
+            for place in places:
+                noisy[place] = self._values[place]
+            return noisy
+
         self.weights.put(values)

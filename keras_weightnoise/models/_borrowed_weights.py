@@ -1,7 +1,7 @@
 """Variables that hold other values for as long as a `with` lasts."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -54,24 +54,32 @@ class BorrowedWeights:
         finally:
             self._restore()
 
-    def put(self, values: Sequence[Tensor], stacklevel: int = 2) -> None:
-        """Writes values into the variables. What they hold by now is not written again.
+    def put(
+        self, make: Callable[[Sequence[Tensor]], Sequence[Tensor]], stacklevel: int = 2
+    ) -> None:
+        """Writes values into the variables.
 
         Args:
-            values: A tensor for each variable, in its dtype.
+            make: From the clean values to a tensor for each variable, in its dtype.
             stacklevel: Whose line a warning names: 2 is the caller's.
         """
         self._warn_of_changes(stacklevel + 1)
         self._state.restore()
         try:
-            for variable, value, held in zip(self.variables, values, self._held, strict=True):
-                if value is not held:
-                    variable.assign(value)
-            self._held = list(values)
+            # First of all, so that no two values are there beside the clean one.
+            self._write(self.clean)
+            self._write(make(self.clean))
         except BaseException:
             self._held = self.clean
             assign_all(self.variables, self.clean)
             raise
+
+    def _write(self, values: Sequence[Tensor]) -> None:
+        """Writes what the variables do not hold already."""
+        for variable, value, held in zip(self.variables, values, self._held, strict=True):
+            if value is not held:
+                variable.assign(value)
+        self._held = list(values)
 
     def _warn_of_changes(self, stacklevel: int) -> None:
         now = stored_values(self.variables)

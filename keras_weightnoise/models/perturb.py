@@ -210,7 +210,7 @@ class PerturbedWeights(BorrowedWeights):
                 "There is no noise to replace. Expected `redraw` to be called inside of "
                 "`with perturbed_weights(...)`."
             )
-        self.put(self.draw(self.clean, step, magnitudes), stacklevel=4)
+        self.put(lambda clean: self.draw(clean, step, magnitudes), stacklevel=4)
 
     def keep(self) -> None:
         """Leaves the noise where it is when the `with` ends."""
