@@ -1,7 +1,7 @@
 """The scope in which some variables read as noisy values, and what it finds that it cannot do."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -11,6 +11,9 @@ from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.reachable import Variable, path
 from keras_weightnoise._weights.selection import Target
 from keras_weightnoise._weights.values import without_autocast
+from keras_weightnoise.layers._late_values import LateValues
+
+Value = Tensor | Callable[[Tensor], Tensor]  # See `LateValues`.
 
 
 def is_recording() -> bool:
@@ -23,7 +26,7 @@ def is_recording() -> bool:
 
 
 class NoisyReads(ReadScope):
-    """A scope in which targets read as their values, and all else is as outside.
+    """A scope in which targets read as their values, or what these make, and all else is as outside.
 
     What substituting reads cannot do is refused, so that no call is clean or wrong without a word:
 
@@ -36,12 +39,12 @@ class NoisyReads(ReadScope):
       before, or a SavedModel's.
     """
 
-    def __init__(self, targets: Sequence[Target], values: Sequence[Tensor]) -> None:
+    def __init__(self, targets: Sequence[Target], values: Sequence[Value]) -> None:
         super().__init__()
         self._targets = {id(target.variable): target for target in targets}
-        self._values = {
-            id(target.variable): value for target, value in zip(targets, values, strict=True)
-        }
+        pairs = list(zip(self._targets, values, strict=True))
+        self._values = {key: value for key, value in pairs if not callable(value)}
+        self._late = LateValues({key: value for key, value in pairs if callable(value)})
         self._rhos = {id(t.rho): t for t in targets if t.rho is not None}
         self._read: set[int] = set()
         self._graph = current_graph()
@@ -72,7 +75,8 @@ class NoisyReads(ReadScope):
                 f"this layer, {_ELSE}",
             )
         self._read.add(id(variable))
-        return self._values[id(variable)]
+        key = id(variable)
+        return self._late.at(key) if key in self._late else self._values[key]
 
     def assign(self, variable: Variable, value: Tensor) -> None:
         """Assigns what is no target."""

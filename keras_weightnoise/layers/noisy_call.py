@@ -26,7 +26,7 @@ from keras_weightnoise._weights.rules import Assigned, assign, get_rules, refuse
 from keras_weightnoise._weights.selection import Target
 from keras_weightnoise._weights.selectors import Selector
 from keras_weightnoise._weights.values import stored_values
-from keras_weightnoise.layers._noisy_reads import NoisyReads
+from keras_weightnoise.layers._noisy_reads import NoisyReads, Value
 from keras_weightnoise.noises import Noise
 
 
@@ -157,7 +157,7 @@ def call_under_noise(
 def substituted_call(
     layer: Layer,
     targets: Sequence[Target],
-    values: Sequence[Tensor],
+    values: Sequence[Value],
     args: Sequence[Any],
     kwargs: dict[str, Any],
 ) -> Any:
@@ -166,7 +166,7 @@ def substituted_call(
     Args:
         layer: A built layer or model.
         targets: Variables to substitute.
-        values: A tensor for each, in the variable's shape and stored dtype.
+        values: A tensor for each, in the variable's shape and stored dtype; or what makes it when it is read.
         args: Positional arguments of the call.
         kwargs: Keyword arguments of the call.
 

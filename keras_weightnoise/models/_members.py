@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,11 +10,12 @@ import keras
 import tensorflow as tf
 
 from keras_weightnoise._not_public import in_stateless_scope
+from keras_weightnoise._random import drawing
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights import reachable
 from keras_weightnoise._weights.perturbation import perturb_assigned
 from keras_weightnoise._weights.reachable import Layer, Variable
-from keras_weightnoise._weights.rules import Assigned
+from keras_weightnoise._weights.rules import Assigned, needs_learned
 from keras_weightnoise._weights.state import (
     Snapshot,
     reachable_variables,
@@ -21,7 +23,7 @@ from keras_weightnoise._weights.state import (
     state_variables,
 )
 from keras_weightnoise._weights.values import stored_values
-from keras_weightnoise.layers._noisy_reads import NoisyReads
+from keras_weightnoise.layers._noisy_reads import NoisyReads, Value
 from keras_weightnoise.layers.noisy_call import substituted_call
 from keras_weightnoise.noises import Noise
 
@@ -122,10 +124,13 @@ class Members:
             return number + 1, sums, total + _total(losses)
 
         sums = [start(output) for output in keras.tree.flatten(outputs)]
+        # Else the loop would begin beside the first member, with as much memory again.
+        with tf.control_dependencies(keras.tree.flatten(outputs)):
+            first = tf.identity(zero + 1)
         _, sums, total = tf.while_loop(
             lambda number, *_: number < self.count,
             step,
-            (zero + 1, sums, _total(losses)),
+            (first, sums, _total(losses)),
             parallel_iterations=1,
             maximum_iterations=self.count - 1,
         )
@@ -148,9 +153,7 @@ class Members:
         self, number: Tensor, noisy: Tensor, magnitudes: Tensor, inputs: Any, training: bool
     ) -> tuple[Any, list[Tensor]]:
         """The outputs of a member, or if not `noisy` of the model, and the losses that its layers add."""
-        clean = stored_values([target.variable for target in self._targets])
-        # Not by a magnitude of 0, at which some noises are at work.
-        values = tf.cond(noisy, lambda: self._perturb(clean, number, magnitudes), lambda: clean)
+        values = self._values(number, noisy, magnitudes)
         kwargs = {"training": training} if self._passes_training else {}
         # Keeps losses from the model, where tensors of a loop's body are of no use after the loop.
         with _Assignments() as scope:
@@ -159,15 +162,43 @@ class Members:
         _check_dense(self._model, outputs)
         return outputs, list(scope.losses)
 
-    def _perturb(self, clean: Sequence[Tensor], number: Tensor, magnitudes: Tensor) -> list[Tensor]:
-        left = iter(tf.unstack(magnitudes))
+    def _values(self, number: Tensor, noisy: Tensor, magnitudes: Tensor) -> list[Value]:
+        """What targets read as; of large ones what makes it, so that one is noisy after the other."""
+        clean = stored_values([target.variable for target in self._targets])
+
+        def drawn(places: Sequence[int], after: Tensor = True) -> list[Tensor]:
+            own = [clean[i] for i in places]
+            make = functools.partial(self._perturb, places, own, number, magnitudes)
+            # Not by a magnitude of 0, at which some noises are at work.
+            return tf.cond(tf.logical_and(noisy, after), make, lambda: own)  # type: ignore[no-any-return]
+
+        # What is learned is read to draw: where the model is called, reading it is refused.
+        learned = any(needs_learned(noise) for noise, _ in self.assigned)
+        large = [i for i, w in enumerate(clean) if drawing.is_large(w.shape) and not learned]
+        small = [i for i in range(len(clean)) if i not in large]
+        values: dict[int, Value] = dict(zip(small, drawn(small) if small else [], strict=True))
+        values |= {i: functools.partial(lambda i, after: drawn([i], after)[0], i) for i in large}
+        return [values[i] for i in range(len(clean))]
+
+    def _perturb(
+        self, places: Sequence[int], clean: Sequence[Tensor], number: Tensor, magnitudes: Tensor
+    ) -> list[Tensor]:
+        """The values of some targets under noise."""
+        numbers, left = itertools.count(), iter(tf.unstack(magnitudes))
+        assigned, sizes = [], []
+        for noise, targets in self.assigned:
+            size = [next(left) for _ in noise.members]
+            own = [target for target in targets if next(numbers) in places]
+            if own:
+                assigned.append((noise, own))
+                sizes.append(size)
         return perturb_assigned(
-            self.assigned,
+            assigned,
             clean,
             seed=tf.constant(self._seed, tf.int64),
             step=number,
             chip=number,
-            magnitudes=[[next(left) for _ in noise.members] for noise, _ in self.assigned],
+            magnitudes=sizes,
         )
 
     def _changeable(self, training: bool, *, traced: bool) -> list[Variable]:

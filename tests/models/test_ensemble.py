@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from keras_weightnoise import EnsembleSpread, noises, perturbed_weights
+from keras_weightnoise._random import drawing
 from keras_weightnoise._weights.state import Snapshot, reachable_variables, seed_variables
 from keras_weightnoise.models.ensemble import WeightNoiseEnsemble
 
@@ -18,6 +19,12 @@ layers = keras.layers
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(10, 4)).astype("float32")
 Y = RNG.integers(0, 3, 10)
+
+
+@pytest.fixture(autouse=True)
+def _kernels_are_large(monkeypatch):
+    """The small kernels of tests are drawn when they are read, as large ones are; biases before."""
+    monkeypatch.setattr(drawing, "_LARGE", 4)  # Elements.
 
 
 def mlp(*last):
