@@ -1,7 +1,6 @@
 """Values that are made when they are read."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
@@ -37,17 +36,18 @@ class LateValues:
         # A loop's body would make it anew each time: so not in its graph.
         with self._graph.as_default():
             users = {id(op): op for each in self._made.values() for op in each.consumers()}
-            self._made[key] = self._makers[key](_true_after(list(users.values())))
+            self._made[key] = self._makers[key](
+                true_after([output for op in users.values() for output in op.outputs])
+            )
         return self._made[key]
 
 
-def _true_after(ops: list[Any]) -> Tensor:
-    """A scalar that is true, and known when these ops have run.
+def true_after(tensors: Sequence[Tensor]) -> Tensor:
+    """A scalar that is true, and known when these tensors are there.
 
-    It is computed from what they return. By control dependencies they would have to wait for themselves
-    where TensorFlow fuses them with what comes later, such as a convolution with its bias.
+    It is computed from them. Control dependencies are dropped from constants, and where TensorFlow fuses an op
+    with what comes later, such as a convolution with its bias, it would have to wait for itself.
     """
-    outputs = [output for op in ops for output in op.outputs if output.dtype.is_floating]
-    firsts = [tf.reshape(output, [-1])[:1] for output in outputs]
+    firsts = [tf.reshape(each, [-1])[:1] for each in tensors if each.dtype.is_floating]
     seen = tf.reduce_any([tf.reduce_any(first == first) for first in firsts])
     return tf.logical_or(seen, tf.logical_not(seen))

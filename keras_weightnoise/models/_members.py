@@ -23,6 +23,7 @@ from keras_weightnoise._weights.state import (
     state_variables,
 )
 from keras_weightnoise._weights.values import stored_values
+from keras_weightnoise.layers._late_values import true_after
 from keras_weightnoise.layers._noisy_reads import NoisyReads, Value
 from keras_weightnoise.layers.noisy_call import substituted_call
 from keras_weightnoise.noises import Noise
@@ -125,8 +126,7 @@ class Members:
 
         sums = [start(output) for output in keras.tree.flatten(outputs)]
         # Else the loop would begin beside the first member, with as much memory again.
-        with tf.control_dependencies(keras.tree.flatten(outputs)):
-            first = tf.identity(zero + 1)
+        first = tf.cast(true_after(keras.tree.flatten(outputs)), tf.int64)
         _, sums, total = tf.while_loop(
             lambda number, *_: number < self.count,
             step,
