@@ -36,17 +36,16 @@ class LateValues:
         # A loop's body would make it anew each time: so not in its graph.
         with self._graph.as_default():
             users = {id(op): op for each in self._made.values() for op in each.consumers()}
-            self._made[key] = self._makers[key](
-                true_after([output for op in users.values() for output in op.outputs])
-            )
+            used = [output for op in users.values() for output in op.outputs]
+            self._made[key] = self._makers[key](true_after(used))
         return self._made[key]
 
 
 def true_after(tensors: Sequence[Tensor]) -> Tensor:
     """A scalar that is true, and known when these tensors are there.
 
-    It is computed from them. Control dependencies are dropped from constants, and where TensorFlow fuses an op
-    with what comes later, such as a convolution with its bias, it would have to wait for itself.
+    It is computed from them. TensorFlow drops control dependencies from constants; and where it fuses an op
+    with what comes later, such as a convolution with its bias, that op would have to wait for itself.
     """
     firsts = [tf.reshape(each, [-1])[:1] for each in tensors if each.dtype.is_floating]
     seen = tf.reduce_any([tf.reduce_any(first == first) for first in firsts])
