@@ -1,8 +1,8 @@
 """What memory noise takes: the peak above that of the same run without noise, in copies of the weights.
 
 The most that was ever resident, of each run in a process of its own: as it is, and where all that is freed
-is given back at once. A fit is plain gradient descent. "usual" is that of `step.py`. The code that XLA compiles
-for noise counts, some 70 MB, however large the weights are.
+is given back at once. A fit is plain gradient descent. "usual" is that of `step.py`. The code that XLA
+compiles for noise counts, some 70 MB, however large the weights are.
 
 Run it: `python benchmarks/memory.py`
 """
