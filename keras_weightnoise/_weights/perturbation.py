@@ -16,7 +16,6 @@ from keras_weightnoise._weights.rules import needs_learned
 from keras_weightnoise._weights.selection import Target
 from keras_weightnoise._weights.values import widen
 from keras_weightnoise.noises import Draw, Noise
-from keras_weightnoise.noises._scales import scale
 from keras_weightnoise.noises.additive import Additive
 
 Numbers = list[list[list[Tensor]]]  # By member of a noise, by what it asks for, by target.
@@ -238,8 +237,7 @@ def _apply(
         for value, t in zip(values, targets, strict=True)
     ]
     for i, (member, asked) in enumerate(_asked(noise, source.replica)):
-        size = magnitudes[i]
-        factors = None if kept is not None else _factors(member, results, size, targets)
+        factors = _factors(member, results, magnitudes[i]) if kept is None else None
         if factors is not None:
             # Faster, and to the bit what `perturb` makes of the same numbers.
             ((each, stream),) = asked
@@ -257,7 +255,7 @@ def _apply(
             member.perturb(
                 w,
                 [_like(w, numbers[j]) for numbers in drawn],
-                tf.cast(size, w.dtype),
+                tf.cast(magnitudes[i], w.dtype),
                 t.axes,
             )
             for j, (w, t) in enumerate(zip(results, targets, strict=True))
@@ -272,18 +270,12 @@ def _like(w: Tensor, numbers: Tensor) -> Tensor:
     return tf.cast(numbers, w.dtype) if numbers.dtype.is_floating else numbers
 
 
-def _factors(
-    member: Noise, values: Sequence[Tensor], magnitude: Tensor, targets: Sequence[Target]
-) -> list[Tensor] | None:
+def _factors(member: Noise, values: Sequence[Tensor], magnitude: Tensor) -> list[Tensor] | None:
     """The scalars of w + factor * n, which the kernel that draws n can add; `None` if it is not that."""
     if not isinstance(member, Additive) or member.generator != "threefry":
         return None
-    if member.relative_to is None:
-        return [magnitude] * len(values)
-    # In `float64`, the scale is, too.
-    if not member.has_one_factor or any(w.dtype != tf.float32 for w in values):
+    # In `float64`, a scale is, too.
+    single = all(w.dtype == tf.float32 for w in values)
+    if not member.has_one_factor or not (single or member.relative_to is None):
         return None
-    return [
-        magnitude * scale(w, member.relative_to, target.axes)
-        for w, target in zip(values, targets, strict=True)
-    ]
+    return [member.factor(w, magnitude) for w in values]

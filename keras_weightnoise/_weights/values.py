@@ -34,6 +34,17 @@ def same_bits(a: Tensor, b: Tensor) -> Tensor:
     return tf.reduce_all(tf.equal(bit_pattern(a), bit_pattern(b)))
 
 
+def true_after(tensors: Sequence[Tensor]) -> Tensor:
+    """A scalar that is true, and known when these tensors are there.
+
+    It is computed from them. TensorFlow drops control dependencies from constants; and where it fuses an op
+    with what comes later, such as a convolution with its bias, that op would have to wait for itself.
+    """
+    firsts = [tf.reshape(each, [-1])[:1] for each in tensors if each.dtype.is_floating]
+    seen = tf.reduce_any([tf.reduce_any(first == first) for first in firsts])
+    return tf.logical_or(seen, tf.logical_not(seen))
+
+
 class _WithoutAutocast(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no types.
     """Calls a function outside of autocast: Keras suspends it for layers that opt out."""
 

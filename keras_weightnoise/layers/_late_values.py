@@ -1,11 +1,12 @@
 """Values that are made when they are read."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
 from keras_weightnoise._not_public import current_graph
 from keras_weightnoise._types import Tensor
+from keras_weightnoise._weights.values import true_after
 
 
 class LateValues:
@@ -39,14 +40,3 @@ class LateValues:
             used = [output for op in users.values() for output in op.outputs]
             self._made[key] = self._makers[key](true_after(used))
         return self._made[key]
-
-
-def true_after(tensors: Sequence[Tensor]) -> Tensor:
-    """A scalar that is true, and known when these tensors are there.
-
-    It is computed from them. TensorFlow drops control dependencies from constants; and where it fuses an op
-    with what comes later, such as a convolution with its bias, that op would have to wait for itself.
-    """
-    firsts = [tf.reshape(each, [-1])[:1] for each in tensors if each.dtype.is_floating]
-    seen = tf.reduce_any([tf.reduce_any(first == first) for first in firsts])
-    return tf.logical_or(seen, tf.logical_not(seen))

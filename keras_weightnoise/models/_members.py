@@ -22,8 +22,7 @@ from keras_weightnoise._weights.state import (
     seed_variables,
     state_variables,
 )
-from keras_weightnoise._weights.values import stored_values
-from keras_weightnoise.layers._late_values import true_after
+from keras_weightnoise._weights.values import stored_values, true_after
 from keras_weightnoise.layers._noisy_reads import NoisyReads, Value
 from keras_weightnoise.layers.noisy_call import substituted_call
 from keras_weightnoise.noises import Noise
@@ -125,12 +124,11 @@ class Members:
             return number + 1, sums, total + _total(losses)
 
         sums = [start(output) for output in keras.tree.flatten(outputs)]
-        # Else the loop would begin beside the first member, with as much memory again.
-        first = tf.cast(true_after(keras.tree.flatten(outputs)), tf.int64)
+        # If it did not wait, the loop would begin beside member 0, with as much memory again.
         _, sums, total = tf.while_loop(
             lambda number, *_: number < self.count,
             step,
-            (first, sums, _total(losses)),
+            (tf.cast(true_after(keras.tree.flatten(outputs)), tf.int64), sums, _total(losses)),
             parallel_iterations=1,
             maximum_iterations=self.count - 1,
         )

@@ -27,6 +27,10 @@ class Additive(Tiled):
         """Whether n has the same factor in the whole of a variable."""
         return self.tile is None and self.relative_to in (None, "std", "rms", "max", "range")
 
+    def factor(self, w: Tensor, magnitude: Tensor) -> Tensor:
+        """The factor of n, if it is one."""
+        return magnitude if self.relative_to is None else magnitude * scale(w, self.relative_to, ())
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_scale(self.relative_to)
