@@ -7,7 +7,6 @@ draw for many variables at once.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 from math import prod
 from typing import NamedTuple
 
@@ -20,8 +19,6 @@ from keras_weightnoise._types import Tensor
 
 _ALIGNMENT = 64  # Elements: pieces of a draw that start on 256 bytes are views, not copies.
 _LARGE = 750_000  # Elements: fewer are not worth a kernel compiled for their number.
-_PORTION = 2**25  # Elements: fewer are not worth a kernel more to compile.
-_PORTIONS = 8  # The most there are but for rounding, as each may need kernels of its own.
 _SHORT = 2**12  # Elements: fewer are copied sooner than they are added to one by one.
 _BATCH = 128  # Examples: what is assumed of a batch whose size is not known.
 _CHOICE = 2**24 - 1  # The stream of `choose`, past those that noises count up from 0.
@@ -34,19 +31,6 @@ def offsets(shapes: Sequence[Sequence[int]]) -> list[int]:
         starts.append(end)
         end += -(-prod(shape) // _ALIGNMENT) * _ALIGNMENT
     return starts
-
-
-def portions(shapes: Sequence[Sequence[int]]) -> list[range]:
-    """Cuts variables into portions: numbers for all at once would be as large as the weights."""
-    sizes = [prod(shape) for shape in shapes]
-    most = max(_PORTION, sum(sizes) // _PORTIONS)
-    starts, length = [0], 0
-    for i, size in enumerate(sizes):
-        if i and length + size > most:
-            starts.append(i)
-            length = 0
-        length += size
-    return [range(*ends) for ends in pairwise([*starts, len(sizes)])]
 
 
 def draw(

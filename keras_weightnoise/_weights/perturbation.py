@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_weightnoise._random import drawing, tf_random
+from keras_weightnoise._random import drawing, portions, tf_random
 from keras_weightnoise._random.generator import make_key
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.activity import if_active, is_active
@@ -218,7 +218,7 @@ def _apply_to_each(
 
 def _in_turn(targets: Sequence[Target]) -> Iterator[Sequence[int]]:
     """The numbers of targets that are perturbed together, one such portion after the other."""
-    for portion in drawing.portions([target.variable.shape for target in targets]):
+    for portion in portions.portions([target.variable.shape for target in targets]):
         for bits in dict.fromkeys(targets[i].bits for i in portion):
             yield [i for i in portion if targets[i].bits == bits]
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_weightnoise import noises
-from keras_weightnoise._random import drawing
+from keras_weightnoise._random import drawing, portions
 from keras_weightnoise._weights.perturbation import perturb
 from keras_weightnoise._weights.selection import Target
 
@@ -45,9 +45,9 @@ def graph_of(noise):
 def test_portions(noise, monkeypatch):
     """Large models are perturbed in portions: with the same numbers, and one after the other."""
     whole = graph_of(noise)
-    monkeypatch.setattr(drawing, "_PORTION", 3000)
-    monkeypatch.setattr(drawing, "_PORTIONS", 3)
-    assert drawing.portions(SHAPES) == [range(2), range(2, 3), range(3, 5)]
+    monkeypatch.setattr(portions, "_PORTION", 3000)
+    monkeypatch.setattr(portions, "_PORTIONS", 3)
+    assert portions.portions(SHAPES) == [range(2), range(2, 3), range(3, 5)]
     parts = graph_of(noise)
     for a, b in zip(whole(), parts(), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=2e-6)  # Many at once are drawn by XLA.
