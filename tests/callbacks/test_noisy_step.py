@@ -315,6 +315,8 @@ def test_changes_made_by_hand_land_on_the_clean_weights(name):
 def test_data_and_executions(fit_args, steps_per_execution):
     if KERAS < (3, 7) and steps_per_execution > 1:
         pytest.skip("This Keras loses the last, partial execution of an epoch.")
+    if KERAS < (3, 7) and "x" in fit_args and "steps_per_epoch" not in fit_args:
+        pytest.skip("This Keras may count a step that had no data left.")
 
     def arguments():
         if callable(fit_args.get("x")):
