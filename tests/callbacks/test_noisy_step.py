@@ -315,8 +315,6 @@ def test_changes_made_by_hand_land_on_the_clean_weights(name):
 def test_data_and_executions(fit_args, steps_per_execution):
     if KERAS < (3, 7) and steps_per_execution > 1:
         pytest.skip("This Keras loses the last, partial execution of an epoch.")
-    if KERAS < (3, 7) and "x" in fit_args and "steps_per_epoch" not in fit_args:
-        pytest.skip("This Keras may count a step that had no data left.")
 
     def arguments():
         if callable(fit_args.get("x")):
@@ -326,6 +324,9 @@ def test_data_and_executions(fit_args, steps_per_execution):
     make = plain(steps_per_execution=steps_per_execution)
     plain_logs, plain_seen, _ = run(make, None, **arguments())
     logs, seen, _ = run(make, WeightNoiseCallback(0.3, seed=1), **arguments())
+    if "x" in fit_args and "steps_per_epoch" not in fit_args:
+        # `iterations` waits for no data: TensorFlow may count a step that finds there is none left.
+        seen[-1], plain_seen[-1] = seen[-1][1:], plain_seen[-1][1:]
     assert same(seen, plain_seen)
     assert_other_loss(logs, plain_logs)
     if "val_loss" in logs:
