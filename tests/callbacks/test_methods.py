@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from fits import X, strategy
+from fits import Mask, X, strategy
 
 from keras_weightnoise import noises, recipes
 from keras_weightnoise._weights import perturbation, selection
@@ -18,20 +18,6 @@ TARGETS = np.sum(ROWS, axis=1, keepdims=True)
 GAMMA = 0.4
 
 
-class Mask(LAYERS.Layer):
-    """Dropout whose masks are the same under XLA, which Keras's are not."""
-
-    def __init__(self):
-        super().__init__()
-        self.seed_generator = keras.random.SeedGenerator(1)
-
-    def call(self, x, training=False):
-        if not training:
-            return x
-        seed = tf.cast(self.seed_generator.next()[1], "int32")
-        return x * tf.cast((tf.range(5) * 3 + seed) % 5 > 0, x.dtype)
-
-
 def model(policy="float32", mirrored=False, mask=True, **compile_args):
     """BatchNormalization, Dropout and a curved loss, under Adam."""
     keras.utils.set_random_seed(1)
@@ -41,7 +27,7 @@ def model(policy="float32", mirrored=False, mask=True, **compile_args):
         hidden = LAYERS.BatchNormalization(momentum=0.5)(LAYERS.Dense(5, "tanh")(inputs))
         # Keras cannot draw on replicas in some versions.
         net = keras.Model(
-            inputs, LAYERS.Dense(1, dtype="float32")(Mask()(hidden) if mask else hidden)
+            inputs, LAYERS.Dense(1, dtype="float32")(Mask(dropped=1)(hidden) if mask else hidden)
         )
         optimizer = OPTIMIZERS.Adam(0.02)
         if policy == "mixed_float16":

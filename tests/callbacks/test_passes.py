@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from fits import X, Y, same, strategy
+from fits import Mask, X, Y, same, strategy
 
 from keras_weightnoise import WeightNoiseCallback, adversaries, noises, schedules
 from keras_weightnoise._not_public import global_seed
@@ -16,20 +16,6 @@ from keras_weightnoise._weights.state import reachable_variables
 KERAS = tuple(map(int, keras.__version__.split(".")[:2]))
 LAYERS = keras.layers
 BATCHES = [slice(0, 4), slice(4, 8), slice(8, 12)]
-
-
-class Mask(LAYERS.Layer):
-    """Dropout whose masks are the same under XLA, which Keras's are not."""
-
-    def __init__(self):
-        super().__init__()
-        self.seed_generator = keras.random.SeedGenerator(1)
-
-    def call(self, x, training=False):
-        if not training:
-            return x
-        seed = tf.cast(self.seed_generator.next()[1], "int32")
-        return x * tf.cast((tf.range(5) * 3 + seed) % 5 > 1, x.dtype)
 
 
 def curved(optimizer=None, policy="float32", dropout=Mask, **compile_args):
