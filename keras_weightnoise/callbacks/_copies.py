@@ -21,7 +21,7 @@ class Copies:
 
     Args:
         variables: Keras variables.
-        compiled: Whether XLA compiles the steps: for the shapes that variables have when a step begins.
+        compiled: Whether XLA may compile the steps: for the shapes that variables have when one begins.
 
     Attributes:
         kept: The variables that the copies are in.

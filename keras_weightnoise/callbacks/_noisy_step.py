@@ -31,7 +31,7 @@ from keras_weightnoise.callbacks._plan import Pass, Plan
 from keras_weightnoise.callbacks._replicas import merge_call
 from keras_weightnoise.callbacks._step_adversary import StepAdversary
 from keras_weightnoise.callbacks._step_noise import StepNoise
-from keras_weightnoise.callbacks._train_function import make_function
+from keras_weightnoise.callbacks._train_function import make_function, may_be_compiled
 from keras_weightnoise.callbacks._write_ahead_log import Injection, WriteAheadLog
 
 
@@ -84,7 +84,7 @@ class NoisyStep:
                 draws = period != 1, plan.draws_per_step, replicas
                 self._noise = StepNoise(noises, self.clock, one_at_a_time, *draws)
             variables = [each.variable for each in self.targets]
-            self._log = WriteAheadLog(variables, per_replica, compiled=model.jit_compile)
+            self._log = WriteAheadLog(variables, per_replica, may_be_compiled(model))
         self._plan = plan
         self._passes = Passes(model, self._train_step, self.targets, self._log, plan, per_replica)
         self._function = make_function(model, self._standing_in())

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from keras_weightnoise._not_public import set_past_tracking
@@ -39,6 +40,12 @@ def make_function(model: Any, standing_in: contextlib.AbstractContextManager[Non
         return model.train_function
     finally:
         model.train_function = own
+
+
+def may_be_compiled(model: Any) -> bool:
+    """Whether XLA may compile the training function: one that a model makes itself says nothing of it."""
+    make = getattr(model.make_train_function, "__func__", None)
+    return bool(model.jit_compile) or make is not keras.Model.make_train_function
 
 
 class Armed:

@@ -44,7 +44,7 @@ class WriteAheadLog:
     Args:
         variables: Keras variables.
         per_replica: Whether each replica has noisy values of its own, or all share those of the first.
-        compiled: Whether XLA compiles the steps: for the shapes that variables have when a step begins.
+        compiled: Whether XLA may compile the steps: for the shapes that variables have when one begins.
     """
 
     def __init__(self, variables: Sequence[Variable], per_replica: bool, compiled: bool) -> None:

@@ -728,6 +728,32 @@ def test_weights_keep_their_shapes_in_graphs(passes):
     model.fit(x, y, callbacks=[WeightNoiseCallback(0.1, **passes)], verbose=0)
 
 
+class CompiledByItself(keras.Sequential):
+    """A model whose training function XLA compiles, though it was not compiled with `jit_compile=True`."""
+
+    def make_train_function(self, force=False):
+        step = tf.function(lambda data: self.train_step(data), jit_compile=True)
+        self.train_function = lambda iterator: step(next(iterator))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "noise", [0.1, schedules.LinearRamp(0.0, 0.1, start_step=1, ramp_steps=1)], ids=repr
+)
+def test_training_functions_that_models_compile(noise):
+    keras.utils.set_random_seed(1)
+    model = CompiledByItself([keras.Input((4,)), LAYERS.Dense(5), LAYERS.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=False)
+    before = model.get_weights()
+    losses = [
+        fit(model, *callbacks).history["loss"]
+        for callbacks in ([], [WeightNoiseCallback(noise, seed=1)])
+    ]
+    fit(model, WeightNoiseCallback(noise, seed=1))
+    assert losses[0] != losses[1]
+    assert same(model.get_weights(), before)
+
+
 AUTOCLUSTERED = """
 import keras
 import numpy as np
