@@ -73,11 +73,13 @@ class Copies:
             with tf.control_dependencies(made(ops)):
                 return tf.constant(True)
 
-        # In a graph of its own: in one, Grappler takes all that is assigned to a variable for one shape.
-        apart = tf.function(give_up, autograph=False, experimental_attributes={"_noinline": True})
         if not copies:
             return []
-        return [give_up() if tf.executing_eagerly() else apart()]
+        if tf.executing_eagerly():
+            return [give_up()]
+        # In a graph of its own: in one, Grappler takes all that is assigned to a variable for one shape.
+        apart = tf.function(give_up, autograph=False, experimental_attributes={"_noinline": True})
+        return [apart()]
 
     # On the host, between steps.
 

@@ -62,7 +62,9 @@ class Passes:
         self.selected = [target.variable for target in targets]
         self._before: list[KeptState] = []
         self._has_run = False
-        self.look()
+        self._state: list[Variable] = []
+        self._weights: list[Variable] = []
+        self._trained: list[Variable] = []
 
     def roll_back(self) -> None:
         """After an error, on the host: puts back what an eager step has changed before its update."""
