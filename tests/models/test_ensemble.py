@@ -1074,3 +1074,29 @@ def test_a_layer_that_assigns_its_kernel_in_training_is_named():
     with pytest.raises(ValueError, match=r"is assigned in the call itself"):
         ensemble(X, training=True)
     assert fits.same(before, [v.numpy() for v in model.trainable_variables])
+
+
+class Branches(keras.Model):
+    """Reads weights in a loop, and others in a branch and after it."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.cell = layers.Embedding(7, 4), layers.GRU(5)
+        self.twice, self.head = layers.Dense(5), layers.Dense(2)
+
+    def call(self, x):
+        h = self.cell(self.embedding(x))
+        h = self.twice(tf.cond(tf.reduce_sum(x) > 0, lambda: self.twice(h), lambda: h))
+        return self.head(h), keras.ops.argmax(h, axis=-1)
+
+
+@pytest.mark.slow
+def test_weights_are_noisy_in_loops_and_branches():
+    # Large ones are made when they are read, which may be while the graph of a loop or a branch is.
+    keras.utils.set_random_seed(1)
+    model, x = Branches(), np.arange(6).reshape(2, 3)
+    model(x)
+    noise = noises.Gaussian(0.3)
+    members = WeightNoiseEnsemble(model, noise, members=3, seed=5).predict_members(x, verbose=0)
+    expected = draws(model, noise, 3, lambda m: m.predict(x, verbose=0), seed=5)
+    close(keras.tree.flatten(members), keras.tree.flatten(expected), rtol=1e-4, atol=1e-5)
