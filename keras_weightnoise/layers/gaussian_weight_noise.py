@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_weightnoise import noises
-from keras_weightnoise._checks import check_amount, check_flag, check_order
+from keras_weightnoise._checks import check_amount, check_flag, check_order, is_schedule
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.reachable import Layer
 from keras_weightnoise._weights.rules import check_for_training
@@ -61,9 +61,10 @@ class GaussianWeightNoise(WeightNoiseWrapper):
 
     Args:
         layer: A `keras.Layer` or `keras.Model` with kernels. A recurrent layer that is to run in both
-            directions goes into `keras.layers.Bidirectional` first, and that in here.
+            directions goes into `keras.layers.Bidirectional` first, a cell into `keras.layers.RNN`, and that
+            in here.
         stddev: Float >= 0, in units of the weights where `relative_to` is `None`, else of that scale.
-            Defaults to `0.1`.
+            Defaults to `None`: `0.1`, or with a `noise` none.
         relative_to: The scale: `None`, `"std"`, `"rms"`, `"max"`, `"range"`, `"channel_max"`,
             `"filter_norm"` or `"weight"`. See `noises.Gaussian`. Defaults to `None`.
         noise: One of `keras_weightnoise.noises` in place of Gaussian noise of `stddev` and `relative_to`,
@@ -118,7 +119,7 @@ class GaussianWeightNoise(WeightNoiseWrapper):
     def __init__(
         self,
         layer: Layer,
-        stddev: float = 0.1,
+        stddev: float | None = None,
         *,
         relative_to: Scale | None = None,
         noise: Noise | None = None,
@@ -130,17 +131,16 @@ class GaussianWeightNoise(WeightNoiseWrapper):
         **kwargs: Any,
     ) -> None:
         check_order(layer, keras.Layer, "layer", stddev=stddev)
-        _refuse_schedule("stddev", stddev)
-        _refuse_noise(stddev)
+        if stddev is not None:
+            _check_stddev(stddev)
+            stddev = float(stddev)
         check_flag("frozen", frozen)
-        check_amount("stddev", stddev)  # A variable that changes goes into a `noise`.
-        noises.Gaussian(stddev, relative_to)  # Checks both.
-        if noise is not None:
-            noise = noises.get(noise)
-            check_for_training(noise)
-            for magnitude in noise.magnitudes:
-                _refuse_schedule("noise", magnitude, of=noise)
-            if (stddev, relative_to, estimator) != (0.1, None, "shared"):
+        if noise is None:
+            stddev = 0.1 if stddev is None else stddev
+            noises.Gaussian(stddev, relative_to)  # Checks both.
+        else:
+            noise = _checked(noise)
+            if (stddev, relative_to, estimator) != (None, None, "shared"):
                 raise ValueError(
                     "Invalid `noise`. Expected no `stddev`, `relative_to` or `estimator` beside it: a noise "
                     "has a magnitude of its own, and the other estimators are for Gaussian noise. "
@@ -150,7 +150,7 @@ class GaussianWeightNoise(WeightNoiseWrapper):
         super().__init__(
             layer, estimator=estimator, variables=variables, exclude=exclude, seed=seed, **kwargs
         )
-        self.stddev = float(stddev)
+        self.stddev: Any = stddev  # `None` beside a noise.
         self.relative_to = relative_to
         self.noise = noise
         self.perturbs_frozen = frozen
@@ -158,7 +158,7 @@ class GaussianWeightNoise(WeightNoiseWrapper):
 
     def is_noisy(self, training: bool | None) -> bool:
         """In training, unless the noise is of size 0."""
-        return bool(training) and (self.noise is not None or self.stddev > 0.0)
+        return bool(training) and (self.noise is not None or bool(self.stddev))
 
     def noisy_call(
         self,
@@ -193,18 +193,29 @@ class GaussianWeightNoise(WeightNoiseWrapper):
         }
 
 
-def _refuse_noise(stddev: Any) -> None:
-    """Raises if there is a noise in the place of a number, as other functions have it."""
+def _check_stddev(stddev: Any) -> None:
+    """Raises unless it is a number >= 0: a noise or a variable, as others take, goes into `noise`."""
+    _refuse_schedule("stddev", stddev)
     if isinstance(stddev, Noise):
         raise TypeError(
             "Invalid `stddev`. Expected a number, or the noise by its name, `noise=...`. "
             f"Received: stddev={stddev}"
         )
+    check_amount("stddev", stddev)
+
+
+def _checked(noise: Any) -> Noise:
+    """The noise, or an error if it is none that a layer can have."""
+    noise = noises.get(noise)
+    check_for_training(noise)
+    for magnitude in noise.magnitudes:
+        _refuse_schedule("noise", magnitude, of=noise)
+    return noise  # type: ignore[no-any-return]
 
 
 def _refuse_schedule(name: str, magnitude: Any, of: Any = None) -> None:
     """Raises if a magnitude is a schedule."""
-    if isinstance(magnitude, keras.optimizers.schedules.LearningRateSchedule):
+    if is_schedule(magnitude):
         raise TypeError(
             f"Invalid `{name}`. Expected a number: a layer knows no optimizer step to evaluate a "
             "schedule at. Use `WeightNoiseCallback` for noise that changes during training. "

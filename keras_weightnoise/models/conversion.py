@@ -25,7 +25,7 @@ _INSTEAD_OF_STRIPPING = f"Take the wrappers out of its code, and load the weight
 
 def add_weight_noise(
     model: Any,
-    stddev: float = 0.1,
+    stddev: float | None = None,
     *,
     relative_to: Scale | None = None,
     noise: Noise | None = None,
@@ -50,7 +50,7 @@ def add_weight_noise(
     Args:
         model: A built functional or Sequential model, compiled or not.
         stddev: Float >= 0, in units of the weights where `relative_to` is `None`, else of that scale.
-            Defaults to `0.1`.
+            Defaults to `None`: `0.1`, or with a `noise` none.
         relative_to: The scale: see `GaussianWeightNoise`. Defaults to `None`.
         noise: One of `keras_weightnoise.noises` in place of these: see `GaussianWeightNoise`. Defaults to
             `None`.

@@ -49,7 +49,6 @@ def gradients(layer, x=X, **kwargs):
         ({"stddev": float("nan")}, ValueError, r"Invalid `stddev`.*Received: stddev=nan"),
         ({"stddev": float("inf")}, ValueError, r"Invalid `stddev`.*Received: stddev=inf"),
         ({"stddev": "0.1"}, TypeError, r"Invalid `stddev`.*Received: stddev='0.1'"),
-        ({"stddev": None}, TypeError, r"Invalid `stddev`.*Received: stddev=None"),
         (
             {"stddev": keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)},
             TypeError,
@@ -786,6 +785,8 @@ def test_any_noise(make, tmp_path):
     ("arguments", "error", "message"),
     [
         ({"noise": noises.PCM(), "stddev": 0.2}, ValueError, "no `stddev`.*stddev=0.2"),
+        ({"noise": noises.PCM(), "stddev": 0.1}, ValueError, "no `stddev`.*stddev=0.1"),
+        ({"noise": noises.PCM(), "stddev": 0.0}, ValueError, "no `stddev`.*stddev=0.0"),
         ({"noise": noises.PCM(), "relative_to": "max"}, ValueError, "relative_to='max'"),
         ({"noise": noises.PCM(), "estimator": "flipout"}, ValueError, "estimator='flipout'"),
         ({"noise": "pcm"}, TypeError, "Invalid `noise`"),
