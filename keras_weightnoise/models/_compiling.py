@@ -5,6 +5,7 @@ from typing import Any
 
 from keras_weightnoise._not_public import decays
 from keras_weightnoise._weights.noise_parameters import is_noise_parameter
+from keras_weightnoise._weights.skipped import levels_to_user
 from keras_weightnoise.models._rebuilding import silent_about_lambdas, with_code_of
 
 
@@ -19,7 +20,7 @@ def compile_like(model: Any, new: Any) -> None:
         warnings.warn(
             f"The copy of model {model.name!r} is not compiled: what the original was compiled with "
             f"cannot be made from its configuration. Compile it. ({error})",
-            stacklevel=3,
+            stacklevel=levels_to_user(),
         )
     else:
         _keep_from_decay(model, new)

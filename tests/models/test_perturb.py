@@ -214,8 +214,10 @@ def test_a_copy_that_cannot_be_compiled_says_so():
     model = network(compiled=False)
     model.compile("sgd", lambda y_true, y_pred: keras.ops.mean(y_true - y_pred, -1))
     model.fit(X, Y, verbose=0)
-    with pytest.warns(UserWarning, match=r"copy of model 'net' is not compiled.*Compile it"):
+    message = r"copy of model 'net' is not compiled.*Compile it"
+    with pytest.warns(UserWarning, match=message) as caught:
         assert not perturb_weights(model, 0.0).compiled
+    assert [w.filename for w in caught] == [__file__]
 
 
 def scaled(factor):
