@@ -164,9 +164,7 @@ def calibration_report(y_true: Any, probabilities: Any, *, bins: int = 15) -> Ca
         - [Guo et al., 2017](https://arxiv.org/abs/1706.04599) (expected calibration error)
     """
     check_count("bins", bins)
-    _check_order(y_true, probabilities)
-    p = check_probabilities(probabilities)
-    labels = check_labels(y_true, *p.shape)
+    p, labels = check_predictions(y_true, probabilities)
     of_label = p[np.arange(len(p)), labels]
     one_hot = np.arange(p.shape[1]) == labels[:, None]
     confidence, right = p.max(axis=1), p.argmax(axis=1) == labels
@@ -188,6 +186,13 @@ def calibration_report(y_true: Any, probabilities: Any, *, bins: int = 15) -> Ca
         bin_accuracy=bin_accuracy,
         bin_count=count,
     )
+
+
+def check_predictions(y_true: Any, probabilities: Any) -> tuple[Array, Array]:
+    """Probabilities of shape (n, classes), and the integer labels of shape (n,) that they are to fit."""
+    _check_order(y_true, probabilities)
+    p = check_probabilities(probabilities)
+    return p, _check_labels(y_true, *p.shape)
 
 
 def _check_order(y_true: Any, probabilities: Any) -> None:
@@ -227,7 +232,7 @@ def check_probabilities(probabilities: Any) -> Array:
     return p
 
 
-def check_labels(y_true: Any, n: int, classes: int) -> Array:
+def _check_labels(y_true: Any, n: int, classes: int) -> Array:
     """Integer labels of shape (n,)."""
     y = np.asarray(y_true)
     if y.shape not in ((n,), (n, 1), (n, classes)):

@@ -1,13 +1,14 @@
 """Temperature scaling: the simplest cure for overconfidence, to compare others with."""
 
+import warnings
 from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_weightnoise._checks import is_number
-from keras_weightnoise.analysis.calibration import check_labels, check_probabilities
+from keras_weightnoise._checks import check_positive
+from keras_weightnoise.analysis.calibration import check_predictions, check_probabilities
 
 Array = npt.NDArray[Any]
 
@@ -18,7 +19,8 @@ def fit_temperature(y_true: Any, probabilities: Any) -> float:
     """Returns the temperature T at which `scale_temperature(p, T)` has the lowest likelihood loss.
 
     T minimises `-mean(log q[label])` for `q = softmax(log(p) / T)`: above 1 where a model is
-    overconfident. Fit it on validation data, never on those that you report on.
+    overconfident. Fit it on validation data, never on those that you report on. It is looked for between
+    0.01 and 100: a warning says where it is at an end, as where all predictions are right.
 
     Args:
         y_true: Labels, as `calibration_report` takes them.
@@ -29,6 +31,7 @@ def fit_temperature(y_true: Any, probabilities: Any) -> float:
 
     Raises:
         ValueError: If shapes do not fit each other, or these are no labels and probabilities.
+        TypeError: If labels are in the place of probabilities.
 
     Example:
 
@@ -42,11 +45,10 @@ def fit_temperature(y_true: Any, probabilities: Any) -> float:
     References:
         - [Guo et al., 2017](https://arxiv.org/abs/1706.04599)
     """
-    p = check_probabilities(probabilities)
-    labels = check_labels(y_true, *p.shape)
+    p, labels = check_predictions(y_true, probabilities)
     z = _logarithms(p)
     of_label = z[np.arange(len(z)), labels]
-    low, high = np.log(1.0 / _HOTTEST), np.log(1.0 / _COLDEST)
+    ends = low, high = np.log(1.0 / _HOTTEST), np.log(1.0 / _COLDEST)
     # The loss is convex in 1 / T. Its slope there is the mean of E_q[z] - z[label].
     for _ in range(60):
         middle = (low + high) / 2.0
@@ -55,6 +57,13 @@ def fit_temperature(y_true: Any, probabilities: Any) -> float:
             high = middle
         else:
             low = middle
+    if low == ends[0] or high == ends[1]:
+        warnings.warn(
+            f"The best temperature is at an end of what is tried, [{_COLDEST}, {_HOTTEST}]: the predictions "
+            "are always right, or no better than chance. Expected validation data on which the model is "
+            f"right at times. Received: predictions of accuracy {np.mean(p.argmax(axis=1) == labels):.4g}",
+            stacklevel=2,
+        )
     return float(np.exp(-(low + high) / 2.0))
 
 
@@ -71,14 +80,14 @@ def scale_temperature(probabilities: Any, temperature: float) -> Array:
         An array of shape (n, classes).
 
     Raises:
-        ValueError: If these are no probabilities, or the temperature is not above 0.
+        ValueError: If these are no probabilities, or the temperature is not above 0 and finite.
+        TypeError: If the temperature is not a number.
 
-    Example: see `fit_temperature`.
+    Example:
+
+    See `fit_temperature`.
     """
-    if not (is_number(temperature) and 0.0 < temperature < np.inf):
-        raise ValueError(
-            f"Invalid `temperature`. Expected a number > 0. Received: temperature={temperature!r}"
-        )
+    check_positive("temperature", temperature)
     return _softmax(_logarithms(check_probabilities(probabilities)) / temperature)
 
 

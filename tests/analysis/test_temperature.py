@@ -42,12 +42,19 @@ def test_scaling():
 def test_ends(right, end):
     p = np.array([[0.9, 0.1], [0.2, 0.8]])
     labels = p.argmax(1) if right else p.argmin(1)
-    assert fit_temperature(labels, p) == pytest.approx(end)
+    with pytest.warns(UserWarning, match=f"at an end.*Received: .*accuracy {float(right):g}"):
+        assert fit_temperature(labels, p) == pytest.approx(end)
 
 
-@pytest.mark.parametrize("temperature", [0, -1.0, np.inf, np.nan, "a", None])
-def test_wrong_temperatures(temperature):
-    with pytest.raises(ValueError, match="Invalid `temperature`"):
+@pytest.mark.parametrize(
+    ("temperature", "error"),
+    [
+        *((t, ValueError) for t in (0, -1.0, np.inf, np.nan)),
+        *((t, TypeError) for t in ("a", None, True)),
+    ],
+)
+def test_wrong_temperatures(temperature, error):
+    with pytest.raises(error, match="Invalid `temperature`"):
         scale_temperature(P, temperature)
 
 
@@ -56,3 +63,5 @@ def test_wrong_arguments():
         fit_temperature(Y, Z)
     with pytest.raises(ValueError, match="Invalid `y_true`"):
         fit_temperature(Y + 1, P)
+    with pytest.raises(TypeError, match="Expected the labels first, then the probabilities"):
+        fit_temperature(P, Y)
