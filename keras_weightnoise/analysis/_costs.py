@@ -2,13 +2,12 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from keras_weightnoise._checks import check_choice, check_count, check_positive, is_number
+from keras_weightnoise._checks import check_amount, check_choice, check_count, check_positive
 from keras_weightnoise.analysis._bisection import Bisection
 from keras_weightnoise.analysis._evaluation import Evaluator, Progress
 from keras_weightnoise.analysis._results import check_finite, choose_metric
@@ -121,9 +120,6 @@ def check_search(drop: Any, high: Any, bisections: Any, mode: Any, within: Any =
     """Raises unless these are arguments of a search."""
     check_positive("drop", drop)
     check_positive("high", high)
-    if not is_number(within):
-        raise TypeError(f"Invalid `within`. Expected a number >= 0. Received: within={within!r}")
-    if not 0 <= within < math.inf:
-        raise ValueError(f"Invalid `within`. Expected a number >= 0. Received: within={within}")
+    check_amount("within", within)
     check_count("bisections", bisections)
     check_choice("mode", mode, ("auto", "min", "max"))

@@ -31,7 +31,7 @@ class Parts:
     ) -> None:
         point = plan_largest(noise, high)
         self.label = point.label
-        self._model, self._noise, self._seed = model, noise, seed
+        self._noise, self._seed = noise, seed
         everything = PerturbedWeights(model, point.noise, variables, exclude, seed)
         targets = [target for _, each in everything.assigned for target in each]
         owners = relative_names(model, [target.layer for target in targets])

@@ -1,7 +1,7 @@
 """The statistics of BatchNormalization, estimated again while the weights hold noise."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -10,6 +10,7 @@ import numpy as np
 from keras_weightnoise._attributes import replaced
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights import reachable
+from keras_weightnoise._weights.state import Snapshot
 from keras_weightnoise._weights.values import stored_values
 from keras_weightnoise.analysis._repeated_data import RepeatedData
 from keras_weightnoise.models._batch_function import BatchFunction
@@ -54,17 +55,12 @@ class Recalibration:
     def recalibrated(self) -> Iterator[None]:
         """Inside, the statistics are those of the model as it is now; after, what they were."""
         # All of their variables: renormalization has more.
-        variables = [variable for layer in self._layers for variable in layer.variables]
-        values = stored_values(variables)
+        before = Snapshot([variable for layer in self._layers for variable in layer.variables])
         try:
             self._estimate()
             yield
         finally:
-            try:
-                _assign(variables, values)
-            except BaseException:  # An interrupt came between.
-                _assign(variables, values)
-                raise
+            before.restore()
 
     def _estimate(self) -> None:
         with contextlib.ExitStack() as stack:
@@ -112,8 +108,3 @@ def _as_in_training(layer: Any, calls: Calls) -> Iterator[None]:
         finally:
             if not trainable:
                 layer.trainable = False
-
-
-def _assign(variables: Sequence[Any], values: Sequence[Tensor]) -> None:
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)

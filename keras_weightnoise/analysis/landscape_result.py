@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_weightnoise._checks import check_choice
 from keras_weightnoise._tables import Table
 from keras_weightnoise.analysis._plots import make_axes, pyplot
 from keras_weightnoise.analysis._results import Result, choose_metric, numbers, with_metrics
@@ -68,10 +69,7 @@ class LandscapeResult(Result):
         if metric is None and "loss" in self.values:
             metric = "loss"
         metric = choose_metric(self.values, metric)
-        if kind not in ("contour", "surface"):
-            raise ValueError(
-                f'Invalid `kind`. Expected "contour" or "surface". Received: kind={kind!r}'
-            )
+        check_choice("kind", kind, ("contour", "surface"))
         values = self.values[metric]
         low, high = limits or (known(values).min(), known(values).max())
         if values.ndim == 1:

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from keras_weightnoise._checks import check_choice
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.reachable import relative_names
 from keras_weightnoise._weights.rules import get_rules
@@ -82,8 +83,7 @@ def layer_sensitivity(
     """
     check_arguments(model, data, seed)
     numbers = check_draws(draws)
-    if by not in ("layer", "variable"):
-        raise ValueError(f'Invalid `by`. Expected "layer" or "variable". Received: by={by!r}')
+    check_choice("by", by, ("layer", "variable"))
     noisy = PerturbedWeights(model, noise, variables, exclude, seed)
     parts = _Parts(model, noisy, by)
     described = ", ".join(
