@@ -98,17 +98,23 @@ def test_hardware_aware_clips_and_trains():
 
 @pytest.mark.any_version
 @pytest.mark.parametrize(
-    "call",
+    ("call", "argument"),
     [
-        lambda: recipes.rwp(-0.1),
-        lambda: recipes.m_rwp(alpha=0.0),
-        lambda: recipes.lpf_sgd(rise=-1.0),
-        lambda: recipes.lpf_sgd(draws=0),
-        lambda: recipes.sam(-0.1),
-        lambda: recipes.noisytune(model(), -0.1),
-        lambda: recipes.noisegrad(model(), lambda m: m(X), draws=0),
+        (lambda: recipes.rwp(-0.1), "gamma"),
+        (lambda: recipes.rwp(steps=-1), "steps"),
+        (lambda: recipes.m_rwp(alpha=0.0), "alpha"),
+        (lambda: recipes.m_rwp(alpha=1.5), "alpha"),
+        (lambda: recipes.lpf_sgd(rise=-1.0), "rise"),
+        (lambda: recipes.lpf_sgd(draws=0), "draws"),
+        (lambda: recipes.lpf_sgd(steps=-1), "steps"),
+        (lambda: recipes.sam(-0.1), "rho"),
+        (lambda: recipes.noisytune(model(), -0.1), "intensity"),
+        (lambda: recipes.noisegrad(model(), lambda m: m(X), draws=0), "draws"),
     ],
 )
-def test_bad_arguments(call):
-    with pytest.raises(ValueError, match=r"Expected .*Received: "):
+def test_bad_arguments(call, argument):
+    """The message names the recipe's own argument, not that of what it is made of."""
+    with pytest.raises(
+        ValueError, match=rf"Invalid `{argument}`. Expected .*Received: {argument}="
+    ):
         call()

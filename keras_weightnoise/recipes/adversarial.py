@@ -22,6 +22,10 @@ def sam(rho: Magnitude = 0.05, **settings: Any) -> WeightNoiseCallback:
     Returns:
         A `WeightNoiseCallback`.
 
+    Raises:
+        ValueError: If `rho` is negative or not finite, or a setting is out of its range.
+        TypeError: If an argument is of another type, or `WeightNoiseCallback` has none of this name.
+
     Example:
 
     >>> from keras_weightnoise import recipes
@@ -48,6 +52,10 @@ def asam(rho: Magnitude = 0.5, **settings: Any) -> WeightNoiseCallback:
     Returns:
         A `WeightNoiseCallback`.
 
+    Raises:
+        ValueError: If `rho` is negative or not finite, or a setting is out of its range.
+        TypeError: If an argument is of another type, or `WeightNoiseCallback` has none of this name.
+
     Example:
 
     >>> from keras_weightnoise import recipes
@@ -73,6 +81,10 @@ def awp(gamma: Magnitude = 0.01, **settings: Any) -> WeightNoiseCallback:
 
     Returns:
         A `WeightNoiseCallback`.
+
+    Raises:
+        ValueError: If `gamma` is negative or not finite, or a setting is out of its range.
+        TypeError: If an argument is of another type, or `WeightNoiseCallback` has none of this name.
 
     Example:
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from keras_weightnoise import noises
-from keras_weightnoise._checks import check_amount
+from keras_weightnoise._checks import check_amount, check_count, check_integer, check_magnitude
 from keras_weightnoise.callbacks import WeightNoiseCallback
 from keras_weightnoise.noises import Magnitude
 from keras_weightnoise.schedules import CosineRamp
@@ -24,6 +24,10 @@ def rwp(gamma: float = 0.01, *, steps: int | None = None, **settings: Any) -> We
     Returns:
         A `WeightNoiseCallback`.
 
+    Raises:
+        ValueError: If an argument is out of its range.
+        TypeError: If an argument is of another type, or `WeightNoiseCallback` has none of this name.
+
     Example:
 
     >>> from keras_weightnoise import recipes
@@ -33,7 +37,8 @@ def rwp(gamma: float = 0.01, *, steps: int | None = None, **settings: Any) -> We
     References:
         - [Li et al., 2022](https://arxiv.org/abs/2211.11489)
     """
-    size = gamma if steps is None else CosineRamp(0.0, gamma, start_step=0, ramp_steps=steps)
+    check_magnitude("gamma", gamma)
+    size = gamma if steps is None else _ramp(0.0, gamma, steps)
     return WeightNoiseCallback(noises.Gaussian(size, relative_to="filter_norm"), **settings)
 
 
@@ -56,6 +61,10 @@ def m_rwp(
     Returns:
         A `WeightNoiseCallback`.
 
+    Raises:
+        ValueError: If an argument is out of its range.
+        TypeError: If an argument is of another type, or `WeightNoiseCallback` has none of this name.
+
     Example:
 
     >>> from keras_weightnoise import recipes
@@ -65,6 +74,11 @@ def m_rwp(
     References:
         - [Li et al., 2022](https://arxiv.org/abs/2211.11489)
     """
+    check_amount("alpha", alpha)
+    if not 0.0 < alpha <= 1.0:
+        raise ValueError(
+            f"Invalid `alpha`. Expected a number > 0 and <= 1. Received: alpha={alpha!r}"
+        )
     return rwp(gamma, steps=steps, **{"clean_gradient": 1.0 - alpha, **settings})
 
 
@@ -84,7 +98,7 @@ def lpf_sgd(
 
     Args:
         gamma: Float >= 0, where it starts. Defaults to `0.0005`; the authors have up to `0.002`.
-        draws: Integer >= 2, M. Defaults to `8`, as in the authors' code.
+        draws: Integer >= 1, M. Defaults to `8`, as in the authors' code.
         rise: Float >= 0: over `steps`, gamma rises along half a cosine to `(1 + rise) gamma`. Defaults to
             `15.0`, as in the authors' code.
         steps: Integer, optimizer steps in the whole training. `None`: gamma is constant. Defaults to `None`.
@@ -92,6 +106,10 @@ def lpf_sgd(
 
     Returns:
         A `WeightNoiseCallback`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+        TypeError: If an argument is of another type, or `WeightNoiseCallback` has none of this name.
 
     Example:
 
@@ -103,9 +121,10 @@ def lpf_sgd(
         - [Bisla et al., 2022](https://arxiv.org/abs/2201.08025)
     """
     check_amount("gamma", gamma)
+    check_count("draws", draws)
     check_amount("rise", rise)
-    ramp = None if steps is None else CosineRamp(gamma, (1.0 + rise) * gamma, 0, steps)
-    noise = noises.Gaussian(gamma if ramp is None else ramp, relative_to="filter_norm")
+    size = gamma if steps is None else _ramp(gamma, (1.0 + rise) * gamma, steps)
+    noise = noises.Gaussian(size, relative_to="filter_norm")
     return WeightNoiseCallback(
         noise, **{"draws_per_step": draws, "split_batch": draws > 1, **settings}
     )
@@ -126,6 +145,10 @@ def smoothout(limit: Magnitude, *, relative_to: Any = None, **settings: Any) -> 
 
     Returns:
         A `WeightNoiseCallback`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+        TypeError: If an argument is of another type, or `WeightNoiseCallback` has none of this name.
 
     Example:
 
@@ -153,6 +176,10 @@ def layerwise(stddev: Magnitude, **settings: Any) -> WeightNoiseCallback:
     Returns:
         A `WeightNoiseCallback`.
 
+    Raises:
+        ValueError: If an argument is out of its range.
+        TypeError: If an argument is of another type, or `WeightNoiseCallback` has none of this name.
+
     Example:
 
     >>> from keras_weightnoise import recipes
@@ -163,3 +190,9 @@ def layerwise(stddev: Magnitude, **settings: Any) -> WeightNoiseCallback:
         - [Orvieto et al., 2023](https://arxiv.org/abs/2206.04613)
     """
     return WeightNoiseCallback(noises.Gaussian(stddev), **{"one_at_a_time": True, **settings})
+
+
+def _ramp(start: float, end: float, steps: int) -> CosineRamp:
+    """A rise over the whole training."""
+    check_integer("steps", steps, 0)
+    return CosineRamp(start, end, start_step=0, ramp_steps=steps)

@@ -26,6 +26,10 @@ def noisytune(model: Any, intensity: float = 0.15, **settings: Any) -> Any:
     Returns:
         The perturbed model, a copy, or with `inplace=True` the model.
 
+    Raises:
+        ValueError: If `intensity` is negative or not finite, and where `perturb_weights` raises one.
+        TypeError: If an argument is of another type.
+
     Example:
 
     >>> import keras
@@ -63,6 +67,10 @@ def noisegrad(
 
     Returns:
         What `explain` returns, as NumPy arrays: the mean over the draws.
+
+    Raises:
+        ValueError: If a number is out of its range, and where `perturbed_weights` raises one.
+        TypeError: If an argument is of another type.
 
     Example:
 
@@ -103,6 +111,10 @@ def hardware_aware(
 
     Returns:
         A `WeightNoiseCallback`.
+
+    Raises:
+        ValueError: If an argument is out of its range, and where `clip_weights` raises one.
+        TypeError: If an argument is of another type, or `WeightNoiseCallback` has none of this name.
 
     Example:
 
