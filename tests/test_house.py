@@ -1,6 +1,8 @@
 """The plan of the house holds: imports point one way, private is private, nothing grows too large."""
 
 import ast
+import builtins
+import doctest
 import re
 
 import house
@@ -110,6 +112,32 @@ def test_size(found, allowed, most):
     grown = {name: n for name, n in found.items() if n > max(most, allowed.get(name, 0))}
     assert not grown
     assert not {name for name in allowed if found.get(name, 0) <= most}, "no longer too long"
+
+
+def unknown_names(docstring):
+    """The names that an example reads before it has imported or made them: users copy examples."""
+    known, missing = set(dir(builtins)), set()
+    for example in doctest.DocTestParser().get_examples(docstring):
+        nodes = list(ast.walk(ast.parse(example.source)))
+        for node in nodes:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                known |= {(each.asname or each.name).partition(".")[0] for each in node.names}
+            elif isinstance(node, ast.FunctionDef):
+                known.add(node.name)
+            elif isinstance(node, ast.arg):
+                known.add(node.arg)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                known.add(node.id)
+        names = {node.id for node in nodes if isinstance(node, ast.Name)}
+        missing |= names - known
+    return missing
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_examples_import_what_they_use(module):
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
+            assert not unknown_names(ast.get_docstring(node) or ""), getattr(node, "name", module)
 
 
 NOT_PUBLIC = re.compile(r"keras\.src|tensorflow\.python|tf\.compat|\.op\.type|\.handle\b")

@@ -122,20 +122,7 @@ class Result:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class DrawResult(Result):
-    """Base class of results with a row of metrics for each draw.
-
-    Attributes:
-        clean: The metrics without noise.
-        rows: The measurements.
-        complete: Whether all were made: `False` after an interrupt.
-        higher_is_better: For each metric, whether more is better. Guessed from its name, as Keras's
-            `ModelCheckpoint` does with `mode="auto"`: true for accuracies, AUC, precision, recall,
-            sensitivity, specificity, F scores, IoU, R2, cosine similarity, correlations, and counts of
-            what is true; false for the rest and whatever has "loss" in its name. Change it in place
-            where it is wrong: `result.higher_is_better["psnr"] = True`.
-        settings: What made it: the model's name, a fingerprint of its weights, the noise, the seed, the
-            versions of Keras, TensorFlow and this library.
-    """
+    """Base class of results with a row of metrics for each draw. Attributes: see `RobustnessResult`."""
 
     clean: dict[str, float]
     rows: tuple[Any, ...]

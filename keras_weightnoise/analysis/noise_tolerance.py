@@ -66,7 +66,7 @@ def noise_tolerance(
         model: A built and compiled `keras.Model`.
         data: What to evaluate on: see `robustness_sweep`.
         drop: Number > 0: the cost, in the metric's units, that is still borne.
-        metric: A metric's name. `None`: the first that is not a loss, else the loss.
+        metric: A metric's name. `None`: the first that is not a loss, else the loss. Defaults to `None`.
         mode: Whether more of the metric is better, `"max"`, or less, `"min"`. `"auto"`: as its name says
             (see `RobustnessResult.higher_is_better`). Defaults to `"auto"`.
         noise: One of `keras_weightnoise.noises`, whose magnitude is searched, or a function from a

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from keras_weightnoise._checks import is_number
+from keras_weightnoise._checks import check_amount
 from keras_weightnoise._tables import Table
 from keras_weightnoise.analysis._plots import make_axes, make_logarithmic, shades
 from keras_weightnoise.analysis._results import DrawResult, check_finite
@@ -32,10 +32,22 @@ class RobustnessRow:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class RobustnessResult(DrawResult):
-    """What `robustness_sweep` returns: metrics over noise magnitudes. Its rows are `RobustnessRow`s.
+    """What `robustness_sweep` returns: metrics over noise magnitudes.
 
     Printed, it is a table for each noise and metric: the mean over the draws, their standard
-    deviation, the 95 % interval of the mean by Student's t, and the worst draw.
+    deviation, the 95 % interval of the mean by Student's t, median and quartiles, and the worst draw.
+
+    Attributes:
+        clean: The metrics without noise.
+        rows: A `RobustnessRow` for each measurement.
+        complete: Whether all were made: `False` after an interrupt.
+        higher_is_better: For each metric, whether more is better. Guessed from its name, as Keras's
+            `ModelCheckpoint` does with `mode="auto"`: true for accuracies, AUC, precision, recall,
+            sensitivity, specificity, F scores, IoU, R2, cosine similarity, correlations, and counts of
+            what is true; false for the rest and whatever has "loss" in its name. Change it in place
+            where it is wrong: `result.higher_is_better["psnr"] = True`.
+        settings: What made it: the model's name, a fingerprint of its weights, the noise, the seed, the
+            versions of Keras, TensorFlow and this library.
     """
 
     row = RobustnessRow
@@ -70,11 +82,11 @@ class RobustnessResult(DrawResult):
             `drop`; `0.0` if there is none. Of several noises, a dict of these, keyed by label.
 
         Raises:
-            ValueError: If `drop` is negative, or the metric is not a finite number without noise.
+            ValueError: If `drop` is negative or not finite, or the metric not a finite number without noise.
+            TypeError: If `drop` is not a number.
         """
         metric = self._metric(metric)
-        if not (is_number(drop) and drop >= 0):
-            raise ValueError(f"Invalid `drop`. Expected a number >= 0. Received: drop={drop!r}")
+        check_amount("drop", drop)
         check_finite(metric, self.clean)
         # Metrics are `float32`: 0.97 - 0.96 comes to a little more than 0.01.
         allowed = drop + 1e-6 * max(1.0, abs(self.clean[metric]))

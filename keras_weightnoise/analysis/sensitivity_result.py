@@ -28,12 +28,17 @@ class SensitivityRow:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class SensitivityResult(DrawResult):
-    """What `layer_sensitivity` returns. Its rows are `SensitivityRow`s.
+    """What `layer_sensitivity` returns: metrics with noise in one layer at a time.
 
     Printed, it is a table for each metric, the most fragile layer first: the change of the mean over
     the draws against no noise, and the statistics of `RobustnessResult`.
 
     Attributes:
+        clean: The metrics without noise.
+        rows: A `SensitivityRow` for each measurement.
+        complete: Whether all were made: `False` after an interrupt.
+        higher_is_better: For each metric, whether more is better: see `RobustnessResult`.
+        settings: What made it: see `RobustnessResult`.
         by: `"layer"` or `"variable"`: what was perturbed at a time.
         noise: The noise, as text.
     """

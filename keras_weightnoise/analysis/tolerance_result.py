@@ -14,9 +14,14 @@ from keras_weightnoise.analysis.robustness_result import RobustnessRow
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class ToleranceResult(DrawResult):
-    """What `noise_tolerance` returns. Its rows, every evaluation made, are `RobustnessRow`s.
+    """What `noise_tolerance` returns: the magnitude that a model bears.
 
     Attributes:
+        clean: The metrics without noise.
+        rows: A `RobustnessRow` for every evaluation made.
+        complete: Whether the search came to its end: `False` after an interrupt.
+        higher_is_better: For each metric, whether more is better: see `RobustnessResult`.
+        settings: What made it: see `RobustnessResult`.
         metric: The metric that was searched on.
         drop: The cost that is borne.
         magnitude: The largest magnitude found at which the mean cost is within `drop`; 0.0 if none was.

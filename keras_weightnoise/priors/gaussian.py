@@ -82,8 +82,11 @@ class OptimalGaussian(Prior):
 
     Example:
 
+    >>> import keras
     >>> from keras_weightnoise import VariationalWeightNoise, priors
     >>> layer = VariationalWeightNoise(keras.layers.Dense(3), examples=1000, prior=priors.OptimalGaussian())
+    >>> layer.prior
+    OptimalGaussian()
 
     References:
         - [Graves, 2011](https://papers.nips.cc/paper/4329-practical-variational-inference-for-neural-networks)
