@@ -88,6 +88,8 @@ def assign(
 ) -> list[Assigned]:
     """Finds the variables of each noise: for each variable, the first rule that matches it.
 
+    Warns where most of what is selected is not eligible: see `warn_of_skipped`.
+
     Args:
         root: A built model or layer.
         rules: What `get_rules` returns.
@@ -96,8 +98,6 @@ def assign(
         frozen: Whether frozen weights are eligible. Defaults to `False`.
         codes: Whether the integer codes of a quantized model are, for noise that perturbs them. Defaults to
             `False`.
-
-    Warns where most of what is selected is not eligible: see `warn_of_skipped`.
 
     Returns:
         A list of pairs `(noise, targets)`, one for each rule. No variable is in two of them;

@@ -67,7 +67,7 @@ class WeightNoiseCallback(keras.callbacks.Callback):  # type: ignore[misc]
             variable, a layer, a layer class, a function of a variable that returns a bool, or a list of
             these. `None`: every trainable float variable, and with `frozen=True` every float weight.
             Integer and quantized variables are never perturbed. With LoRA enabled, that leaves the low-rank
-            factors.
+            factors. Defaults to `None`.
         exclude: Which of these not, in the same terms. Defaults to `None`.
         one_at_a_time: Whether each draw perturbs one of the variables, chosen at random, in place of
             all. That regularizes without the variance that noise in many layers adds up to (Orvieto et

@@ -6,7 +6,7 @@ statistics, seeds, metrics) and hands it out at its end; ours writes it through 
 what a loop's body assigned is out of reach after the loop.
 
 Some reads do not go through the scope, or outlive it. They are found, and are errors: see
-`noisy_reads`.
+`_noisy_reads`.
 """
 
 import numbers

@@ -97,7 +97,8 @@ class Gaussian(Additive):
     Raises:
         ValueError: If `stddev` is negative or not finite, `relative_to` is not one of these, or
             `generator` is none, or not for these numbers.
-        TypeError: If `stddev` is neither a number nor a schedule, or `exact` no bool.
+        TypeError: If `stddev` is no number, schedule, or scalar tensor or variable of floats, or `exact` no
+            bool.
 
     Example:
 

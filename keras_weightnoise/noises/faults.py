@@ -41,8 +41,8 @@ class StuckAt(Persistent, Tiled):
             the variable alone, in every step; in sweeps, ensembles and `redraw`, draw d is chip d, and
             draw 0 the chip of training with that seed. The cells at one rate are among those at each
             higher rate. Defaults to `False`: new cells in each draw.
-        tile: Rows, or (rows, columns), of the tiles in which hardware holds the variable: each has a scale
-            of its own. See `Gaussian`. Defaults to `None`: the variable is one.
+        tile: Rows, or (rows, columns), of the tiles in which hardware holds the variable: each has a least
+            and a greatest weight of its own. See `Gaussian`. Defaults to `None`: the variable is one.
         generator: See `Gaussian`. Defaults to `"threefry"`.
 
     Raises:

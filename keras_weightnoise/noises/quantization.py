@@ -39,7 +39,7 @@ class Quantization(Tiled):
         symmetric: Whether the grid is symmetric about zero. Defaults to `True`.
         per_channel: Whether each output channel (see `Gaussian`) has a step of its own, or the
             variable has one. Defaults to `False`.
-        tile: Rows, or (rows, columns), of the tiles in which hardware holds the variable: each has a scale
+        tile: Rows, or (rows, columns), of the tiles in which hardware holds the variable: each has a step
             of its own. See `Gaussian`. Defaults to `None`: the variable is one.
         generator: See `Gaussian`. Defaults to `"threefry"`.
 
@@ -117,7 +117,7 @@ class PseudoQuantization(Tiled):
         bits: Integer in [2, 16].
         scale: Float >= 0, or a `keras.optimizers.schedules.LearningRateSchedule` evaluated at the
             optimizer step: a factor on the noise. Defaults to `1.0`: DiffQ's noise.
-        tile: Rows, or (rows, columns), of the tiles in which hardware holds the variable: each has a scale
+        tile: Rows, or (rows, columns), of the tiles in which hardware holds the variable: each has a step
             of its own. See `Gaussian`. Defaults to `None`: the variable is one.
         generator: See `Gaussian`. Defaults to `"threefry"`.
 
