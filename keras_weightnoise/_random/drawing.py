@@ -6,6 +6,7 @@ elements share a stream, a variable's numbers do not depend on which others are 
 draw for many variables at once.
 """
 
+import functools
 from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
@@ -67,6 +68,7 @@ def add(
     values: Sequence[Tensor],
     factors: Sequence[Tensor],
     stream: int = 0,
+    active: bool | Tensor = True,
 ) -> list[Tensor]:
     """Adds random numbers to the values of variables: w + factor * n, with what `draw` returns for n.
 
@@ -80,6 +82,8 @@ def add(
         values: For each variable, what is added to, `float32` or `float64`.
         factors: For each variable, a `float32` scalar.
         stream: See `draw`.
+        active: Whether to: a bool, or a scalar tensor. If not, nothing is drawn, and the values come back
+            bit for bit. Defaults to `True`.
 
     Returns:
         A list of tensors like the values.
@@ -90,8 +94,8 @@ def add(
         large = _large(run, values) if kernels.worth_compiling(_LARGE) else []
         for i in large:
             counter = generator.make_counter(starts[i], stream)
-            flat = tf.reshape(values[i], [-1])
-            results[i] = tf.reshape(kernels.add(law, key, counter, factors[i], flat), shapes[i])
+            add_ = functools.partial(_add_large, law, key, counter, factors[i], values[i])
+            results[i] = add_() if active is True else tf.cond(active, add_, lambda i=i: values[i])
         rest = [i for i in run if i not in large]
         if not rest:
             continue
@@ -99,7 +103,8 @@ def add(
         layout = (_as_rows if large else _as_run)(*places, stream)
         clean = [values[i] for i in rest]
         if all(factors[i] is factors[rest[0]] for i in rest):
-            noise = _draw(law, key, layout, factors[rest[0]])
+            # The gradient of a sum is that of the value: what is drawn has none.
+            noise = tf.stop_gradient(_draw_if(active, law, key, layout, factors[rest[0]]))
             sums = _add(noise, layout.begins, clean)
         else:
             pieces = _cut(_draw(law, key, layout), layout.begins, places[1])
@@ -216,6 +221,24 @@ def _draw(law: Law, key: Tensor, layout: _Layout, scale: Tensor | None = None) -
     arguments = layout.counter, layout.rows, layout.row // 2, compiled
     numbers = kernels.numbers(law, key, *arguments, scale if compiled else None)
     return numbers if scale is None or compiled else scale * numbers
+
+
+def _add_large(law: Law, key: Tensor, counter: Tensor, factor: Tensor, value: Tensor) -> Tensor:
+    flat = tf.reshape(value, [-1])
+    return tf.reshape(kernels.add(law, key, counter, factor, flat), value.shape)
+
+
+def _draw_if(
+    active: bool | Tensor, law: Law, key: Tensor, layout: _Layout, scale: Tensor
+) -> Tensor:
+    """What is drawn, or what adds nothing: so that the sums, each of which would be ops, are no branch's."""
+    if active is True:
+        return _draw(law, key, layout, scale)
+    return tf.cond(
+        active,
+        lambda: _draw(law, key, layout, scale),
+        lambda: tf.fill([layout.rows, layout.row], -0.0),  # 0 would make 0 of -0.
+    )
 
 
 def _large(run: Sequence[int], values: Sequence[Tensor]) -> list[int]:

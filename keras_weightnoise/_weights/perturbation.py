@@ -2,8 +2,8 @@
 
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeGuard
 
 import tensorflow as tf
 
@@ -94,29 +94,50 @@ def perturb_assigned(
         differentiable: Whether gradients will be asked for. Without, there are fewer ops to trace.
             Defaults to `True`.
     """
-    sizes = [[tf.cast(each, tf.float32) for each in of_noise] for of_noise in magnitudes]
     source = _Source(seed, step, chip, replica)
-    learned = [
-        [stddevs_of(target.rho) for target in targets] if needs_learned(noise) else []
-        for noise, targets in assigned
-    ]
+    results: list[Tensor] = []
+    for i, (noise, targets) in enumerate(assigned):
+        own = values[len(results) : len(results) + len(targets)]
+        sizes = [tf.cast(each, tf.float32) for each in magnitudes[i]]
+        active = is_active([noise], [sizes])
+        if active is False:
+            results += own
+            continue
+        apply = functools.partial(
+            _apply_to_each,
+            noise,
+            targets,
+            magnitudes=[tf.stop_gradient(size) for size in sizes],
+            source=source,
+            kept=None if numbers is None else numbers[i],
+            learned=[stddevs_of(t.rho) for t in targets] if needs_learned(noise) else [],
+        )
+        if numbers is None and _is_only_added(noise, targets):
+            results += apply(own, active=active)
+        else:
+            results += _if_active(active, apply, own, differentiable)
+    return results
 
-    def perturbed(*clean: Tensor) -> list[Tensor]:
-        results: list[Tensor] = []
-        for i, (noise, targets) in enumerate(assigned):
-            own = clean[len(results) : len(results) + len(targets)]
-            kept = None if numbers is None else numbers[i]
-            noisy = functools.partial(
-                _apply_to_each, noise, targets, own, sizes[i], source, kept, learned[i]
-            )
-            results += if_active(is_active([noise], [sizes[i]]), noisy, own)
-        return results
+
+def _is_only_added(noise: Noise, targets: Sequence[Target]) -> bool:
+    """Whether a noisy value is w + magnitude * n: w itself at 0, and its gradient that of w, as it is."""
+    absolute = all(_has_kernel(each) and each.relative_to is None for each in noise.members)
+    return absolute and all(target.code is None for target in targets)
+
+
+def _if_active(
+    active: bool | Tensor,
+    apply: Callable[[Sequence[Tensor]], list[Tensor]],
+    values: Sequence[Tensor],
+    differentiable: bool,
+) -> list[Tensor]:
+    def noisy(*clean: Tensor) -> list[Tensor]:
+        return if_active(active, lambda: apply(clean), clean)
 
     if not differentiable:
-        return perturbed(*values)
-    # An eager tape would look inside, and trace kernels for gradients that nobody asks for.
-    straight = tf.grad_pass_through(lambda *clean: perturbed(*map(tf.stop_gradient, clean)))
-    return list(straight(*values))
+        return noisy(*values)
+    # A tape would look inside, and trace kernels for gradients that nobody asks for.
+    return list(tf.grad_pass_through(lambda *clean: noisy(*map(tf.stop_gradient, clean)))(*values))
 
 
 def draw(
@@ -194,10 +215,12 @@ def _apply_to_each(
     noise: Noise,
     targets: Sequence[Target],
     values: Sequence[Tensor],
+    *,
     magnitudes: Sequence[Tensor],
     source: _Source,
     kept: Numbers | None,
     learned: Sequence[Tensor],
+    active: bool | Tensor = True,
 ) -> list[Tensor]:
     """Applies a noise to floats, and to integer codes what it is of them."""
     results = list(values)
@@ -209,7 +232,7 @@ def _apply_to_each(
         own = [values[i] for i in places]
         own_learned = [learned[i] for i in places] if learned else []
         with tf.control_dependencies([tf.group(*done)] if done else []):
-            own = _apply(member, alike, own, magnitudes, source, kept, own_learned)
+            own = _apply(member, alike, own, magnitudes, source, kept, own_learned, active)
         for i, value in zip(places, own, strict=True):
             results[i] = value
         done = own
@@ -231,6 +254,7 @@ def _apply(
     source: _Source,
     kept: Numbers | None,
     learned: Sequence[Tensor],
+    active: bool | Tensor,
 ) -> list[Tensor]:
     results = [
         widen(value) if t.code is None else t.code.read(value)
@@ -242,7 +266,8 @@ def _apply(
             # Faster, and to the bit what `perturb` makes of the same numbers.
             ((each, stream),) = asked
             starts = [target.start for target in targets]
-            results = drawing.add(each.law, source.key(each), starts, results, factors, stream)
+            settings = starts, results, factors, stream, active
+            results = drawing.add(each.law, source.key(each), *settings)
             continue
         drawn = (
             [source.draw(member, each, stream, targets) for each, stream in asked]
@@ -272,10 +297,13 @@ def _like(w: Tensor, numbers: Tensor) -> Tensor:
 
 def _factors(member: Noise, values: Sequence[Tensor], magnitude: Tensor) -> list[Tensor] | None:
     """The scalars of w + factor * n, which the kernel that draws n can add; `None` if it is not that."""
-    if not isinstance(member, Additive) or member.generator != "threefry":
+    if not _has_kernel(member):
         return None
     # In `float64`, a scale is, too.
-    single = all(w.dtype == tf.float32 for w in values)
-    if not member.has_one_factor or not (single or member.relative_to is None):
+    if member.relative_to is not None and any(w.dtype != tf.float32 for w in values):
         return None
     return [member.factor(w, magnitude) for w in values]
+
+
+def _has_kernel(member: Noise) -> TypeGuard[Additive]:
+    return isinstance(member, Additive) and member.generator == "threefry" and member.has_one_factor

@@ -35,7 +35,7 @@ class Members:
     """Perturbed members of a model, which are computed one after the other.
 
     The model is traced once for each form of the inputs, whatever is made of the members' outputs: each
-    member, and the model without noise, is a call of one `tf.function`.
+    member is a call of one `tf.function`; and once more where a call without noise is made.
 
     Each member starts from the model's state as it was before the first. Afterwards the state is what one
     call without noise leaves: that call is made only if the members change more than seeds. Member m > 0
@@ -61,9 +61,13 @@ class Members:
     def forget_traces(self) -> None:
         """Has the model traced anew, as after a change of its layers."""
         # Of a partial, which has no code of its own, TensorFlow does not warn that objects made in a loop
-        # are traced in a loop.
+        # are traced in a loop. Not inlined, it is optimized once for all its calls, the longest part of a
+        # first `predict`.
         self._traced = tf.function(
-            functools.partial(Members._call, self), autograph=False, reduce_retracing=True
+            functools.partial(Members._call, self),
+            autograph=False,
+            reduce_retracing=True,
+            experimental_attributes={"_noinline": True},
         )
         # For `training` and not, the ids of the variables that calls assign.
         self._assigned_ids: dict[bool, set[int]] = {True: set(), False: set()}
@@ -100,15 +104,16 @@ class Members:
         """
         training = bool(training)
         call = self._function(inputs, training, magnitudes)
-        zero, noisy = tf.constant(0, tf.int64), tf.constant(True)
+        # For an argument that is a constant, TensorFlow would make and optimize a function of its own.
+        zero = tf.cast(tf.logical_not(true_after([magnitudes])), tf.int64)
         everything = Snapshot(self._changeable(training, traced=call is self._traced))
         # The first is not in the loop: it shows the shapes, which may depend on the inputs.
-        outputs, losses = call(zero, noisy, magnitudes, inputs, training)
+        outputs, losses = call(zero, True, magnitudes, inputs, training)
         before = everything.of(self._changed(training))
         seeds = {id(variable) for variable in seed_variables(self._model)}
         if any(id(variable) not in seeds for variable in before.variables):
             before.restore()
-            call(zero, tf.constant(False), magnitudes, inputs, training)
+            call(zero, False, magnitudes, inputs, training)
         after = Snapshot(before.variables)
 
         def step(number: Tensor, sums: list[Any], total: Tensor) -> tuple[Any, ...]:
@@ -116,7 +121,7 @@ class Members:
             for variable in before.variables:
                 if id(variable) in seeds:
                     variable.assign_add(_seed_offset(number, variable))
-            outputs, losses = call(number, noisy, magnitudes, inputs, training)
+            outputs, losses = call(number, True, magnitudes, inputs, training)
             sums = [
                 update(each, output, number + 1)
                 for each, output in zip(sums, keras.tree.flatten(outputs), strict=True)
@@ -142,13 +147,13 @@ class Members:
             return self._call
         # From here on, it is known what it assigns.
         self._traced.get_concrete_function(
-            tf.constant(0, tf.int64), tf.constant(True), magnitudes, inputs, training
+            tf.constant(0, tf.int64), True, magnitudes, inputs, training
         )
         function: Callable[..., Any] = self._traced
         return function
 
     def _call(
-        self, number: Tensor, noisy: Tensor, magnitudes: Tensor, inputs: Any, training: bool
+        self, number: Tensor, noisy: bool, magnitudes: Tensor, inputs: Any, training: bool
     ) -> tuple[Any, list[Tensor]]:
         """The outputs of a member, or if not `noisy` of the model, and the losses that its layers add."""
         values = self._values(number, noisy, magnitudes)
@@ -160,15 +165,16 @@ class Members:
         _check_dense(self._model, outputs)
         return outputs, list(scope.losses)
 
-    def _values(self, number: Tensor, noisy: Tensor, magnitudes: Tensor) -> list[Value]:
+    def _values(self, number: Tensor, noisy: bool, magnitudes: Tensor) -> list[Value]:
         """What targets read as; of large ones what makes it, so that one is noisy after the other."""
         clean = stored_values([target.variable for target in self._targets])
+        if not noisy:
+            return list(clean)
 
-        def drawn(places: Sequence[int], after: Tensor = True) -> list[Tensor]:
+        def drawn(places: Sequence[int], after: Tensor | None = None) -> list[Tensor]:
             own = [clean[i] for i in places]
             make = functools.partial(self._perturb, places, own, number, magnitudes)
-            # Not by a magnitude of 0, at which some noises are at work.
-            return tf.cond(tf.logical_and(noisy, after), make, lambda: own)  # type: ignore[no-any-return]
+            return make() if after is None else tf.cond(after, make, lambda: own)
 
         # What is learned is read to draw: where the model is called, reading it is refused.
         learned = any(needs_learned(noise) for noise, _ in self.assigned)

@@ -502,6 +502,21 @@ def test_the_graph_does_not_grow_with_the_members():
     assert graph_size(2) == graph_size(100)
 
 
+def test_all_members_are_calls_of_one_function():
+    """Not inlined, and with no constant argument: TensorFlow would optimize it for each call."""
+    ensemble = WeightNoiseEnsemble(mlp(), 0.3, members=3)
+    graph = tf.function(ensemble).get_concrete_function(tf.TensorSpec((None, 4))).graph
+    (loop,) = (op for op in graph.get_operations() if op.type in ("While", "StatelessWhile"))
+    calls = {"PartitionedCall", "StatefulPartitionedCall"}
+    (first,) = (op for op in graph.get_operations() if op.type in calls)
+    assert "Const" not in {each.op.type for each in first.inputs}
+    library = {f.signature.name: f for f in graph.as_graph_def().library.function}
+    body = library[loop.get_attr("body").name]
+    (later,) = (node for node in body.node_def if node.op in calls)
+    assert later.attr["f"].func.name == first.get_attr("f").name
+    assert library[first.get_attr("f").name].attr["_noinline"].b
+
+
 # Ways to call it.
 
 

@@ -9,6 +9,7 @@ from keras_weightnoise import noises
 from keras_weightnoise._random import drawing, portions
 from keras_weightnoise._weights.perturbation import perturb
 from keras_weightnoise._weights.selection import Target
+from keras_weightnoise._weights.values import same_bits
 
 SHAPES = [(30, 40), (7,), (50, 60), (2,), (100, 10)]
 NOISES = [
@@ -59,3 +60,45 @@ def test_portions(noise, monkeypatch):
 
     assert len(barriers(whole)) == 0
     assert [len(op.control_inputs) for op in barriers(parts)] == [2, 1]
+
+
+@pytest.mark.parametrize("noise", [noises.Gaussian, noises.Uniform], ids=lambda n: n.__name__)
+@pytest.mark.parametrize("relative_to", [None, "rms"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+def test_a_magnitude_that_only_the_graph_knows(noise, relative_to, dtype, large, monkeypatch):
+    """At 0 the weights come back, bit for bit; else there is noise; gradients are those of the weights."""
+    if large:
+        monkeypatch.setattr(drawing, "_LARGE", 1024)
+    rng = np.random.default_rng(0)
+    values = [rng.normal(size=shape) for shape in [(32, 64), (7,), (3, 5)]]
+    for w in values:
+        w.flat[:3] = -0.0, 0.0, np.inf
+    weights = [tf.Variable(tf.cast(w, dtype)) for w in values]
+    starts = drawing.offsets([w.shape for w in weights])
+    targets = [
+        Target(keras.Variable(w, dtype=dtype), None, start, (0,))
+        for w, start in zip(values, starts, strict=True)
+    ]
+    magnitude = tf.Variable(0.0)
+    noise = noise(magnitude, relative_to=relative_to)
+
+    @tf.function(autograph=False)
+    def perturbed():
+        with tf.GradientTape() as tape:
+            magnitudes = noise.magnitudes_at(0)
+            seed, step = tf.constant(1), tf.constant(2)
+            clean = [tf.convert_to_tensor(w) for w in weights]
+            noisy = perturb(noise, targets, clean, seed=seed, step=step, magnitudes=magnitudes)
+            loss = tf.add_n([tf.reduce_sum(3 * tf.cast(w, tf.float64)) for w in noisy])
+        return noisy, tape.gradient(loss, [*weights, magnitude])
+
+    noisy, _ = perturbed()
+    for before, after in zip(weights, noisy, strict=True):
+        assert same_bits(before.value(), after)
+    magnitude.assign(0.5)
+    noisy, (*gradients, of_magnitude) = perturbed()
+    for before, after, gradient in zip(weights, noisy, gradients, strict=True):
+        assert not np.array_equal(before[:3], after[:3])
+        assert np.all(gradient == 3)
+    assert of_magnitude is None
