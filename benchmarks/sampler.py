@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 from rounds import describe, medians, run_again
 
-from keras_weightnoise._random import drawing, laws, tf_random
+from keras_weightnoise._random import adding, laws, tf_random
 from keras_weightnoise._random.generator import make_key
 
 
@@ -31,7 +31,7 @@ def ways(n):
         @tf.function
         def add():
             key = make_key(tf.constant(1, tf.int64), step.assign_add(1))
-            weights.assign(drawing.add(law, key, [0], [weights.value()], [tf.constant(0.01)])[0])
+            weights.assign(adding.add(law, key, [0], [weights.value()], [tf.constant(0.01)])[0])
 
         return add
 

@@ -1,29 +1,21 @@
 """One draw for many weights: from clean values, a seed and a step to perturbed values."""
 
 import functools
-import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeGuard
+from typing import TypeGuard
 
 import tensorflow as tf
 
-from keras_weightnoise._random import drawing, portions, tf_random
-from keras_weightnoise._random.generator import make_key
+from keras_weightnoise._random import adding, portions
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.activity import if_active, is_active
+from keras_weightnoise._weights.draws import Numbers, Source, asked_of
 from keras_weightnoise._weights.noise_parameters import stddevs_of
 from keras_weightnoise._weights.rules import needs_learned
 from keras_weightnoise._weights.selection import Target
 from keras_weightnoise._weights.values import widen
-from keras_weightnoise.noises import Draw, Noise
+from keras_weightnoise.noises import Noise
 from keras_weightnoise.noises.additive import Additive
-
-Numbers = list[list[list[Tensor]]]  # By member of a noise, by what it asks for, by target.
-
-# The stream of the first draw that is not new for each step: steps and replicas count up from 0.
-_LASTING = 2**23
-# Added to a stream for the second code in each byte.
-_SECOND = 2**22
 
 
 def perturb(
@@ -94,7 +86,7 @@ def perturb_assigned(
         differentiable: Whether gradients will be asked for. Without, there are fewer ops to trace.
             Defaults to `True`.
     """
-    source = _Source(seed, step, chip, replica)
+    source = Source(seed, step, chip, replica)
     results: list[Tensor] = []
     for i, (noise, targets) in enumerate(assigned):
         own = values[len(results) : len(results) + len(targets)]
@@ -140,84 +132,13 @@ def _if_active(
     return list(tf.grad_pass_through(lambda *clean: noisy(*map(tf.stop_gradient, clean)))(*values))
 
 
-def draw(
-    noise: Noise,
-    targets: Sequence[Target],
-    *,
-    seed: Tensor,
-    step: Tensor,
-    chip: Tensor = 0,
-    replica: int = 0,
-) -> Numbers:
-    """The random numbers that a noise asks for: one tensor per member, draw and target.
-
-    Args:
-        noise: The noise model.
-        targets: What is perturbed.
-        seed: See `perturb`.
-        step: See `perturb`.
-        chip: See `perturb`.
-        replica: See `perturb`.
-    """
-    source = _Source(seed, step, chip, replica)
-    return [
-        [source.draw(member, each, stream, targets) for each, stream in asked]
-        for member, asked in _asked(noise, replica)
-    ]
-
-
-class _Source(NamedTuple):
-    """What random numbers are a function of, beside the variable."""
-
-    seed: Tensor
-    step: Tensor
-    chip: Tensor
-    replica: int
-
-    def key(self, asked: Draw) -> Tensor:
-        return make_key(self.seed, {"step": self.step, "chip": self.chip, "seed": 0}[asked.new_for])
-
-    def draw(
-        self, member: Noise, asked: Draw, stream: int, targets: Sequence[Target]
-    ) -> list[Tensor]:
-        draw = {"threefry": drawing.draw, "philox": tf_random.draw}[member.generator]
-        starts = [target.start for target in targets]
-        shapes = [tuple(target.variable.shape) for target in targets]
-        numbers = draw(asked.law, self.key(asked), starts, shapes, stream)
-        if all(target.bits != 4 for target in targets):
-            return numbers
-        # A variable's place is as long as its bytes are: the second codes in them have another stream.
-        more = draw(asked.law, self.key(asked), starts, shapes, stream + _SECOND)
-        return [
-            target.code.join(first, second) if target.code is not None else first
-            for target, first, second in zip(targets, numbers, more, strict=True)
-        ]
-
-
-def _asked(noise: Noise, replica: int) -> list[tuple[Noise, list[tuple[Draw, int]]]]:
-    """For each member, what it asks for, each with the stream that it gets: no two share one."""
-    # A member without draws counts, too, so that what replicas draw stays what it was in version 0.1.
-    count = sum(max(1, len(member.draws)) for member in noise.members)
-    numbers = itertools.count()
-    return [
-        (
-            member,
-            [
-                (each, replica * count + i if each.new_for == "step" else _LASTING + i)
-                for each, i in zip(member.draws, numbers, strict=False)
-            ],
-        )
-        for member in noise.members
-    ]
-
-
 def _apply_to_each(
     noise: Noise,
     targets: Sequence[Target],
     values: Sequence[Tensor],
     *,
     magnitudes: Sequence[Tensor],
-    source: _Source,
+    source: Source,
     kept: Numbers | None,
     learned: Sequence[Tensor],
     active: bool | Tensor = True,
@@ -251,7 +172,7 @@ def _apply(
     targets: Sequence[Target],
     values: Sequence[Tensor],
     magnitudes: Sequence[Tensor],
-    source: _Source,
+    source: Source,
     kept: Numbers | None,
     learned: Sequence[Tensor],
     active: bool | Tensor,
@@ -260,20 +181,16 @@ def _apply(
         widen(value) if t.code is None else t.code.read(value)
         for value, t in zip(values, targets, strict=True)
     ]
-    for i, (member, asked) in enumerate(_asked(noise, source.replica)):
+    for i, (member, asked) in enumerate(asked_of(noise, source.replica)):
         factors = _factors(member, results, magnitudes[i]) if kept is None else None
         if factors is not None:
             # Faster, and to the bit what `perturb` makes of the same numbers.
             ((each, stream),) = asked
             starts = [target.start for target in targets]
             settings = starts, results, factors, stream, active
-            results = drawing.add(each.law, source.key(each), *settings)
+            results = adding.add(each.law, source.key(each), *settings)
             continue
-        drawn = (
-            [source.draw(member, each, stream, targets) for each, stream in asked]
-            if kept is None
-            else kept[i]
-        )
+        drawn = source.draw(member, asked, targets) if kept is None else kept[i]
         if member.needs_learned:
             drawn = [*drawn, list(learned)]
         results = [

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from keras_weightnoise._types import Tensor
-from keras_weightnoise._weights.perturbation import Numbers, draw
+from keras_weightnoise._weights.draws import Numbers, draw
 from keras_weightnoise._weights.rules import Assigned
 from keras_weightnoise.callbacks._replicas import free, local, made, replace_value, state
 
@@ -35,10 +35,10 @@ class HeldDraws:
         """Makes the ops that give a replica its draws of a step, for each noise.
 
         Args:
-            seed: See `perturbation.draw`.
-            step: See `perturbation.draw`.
+            seed: See `draws.draw`.
+            step: See `draws.draw`.
             replica: The replica that they are kept on.
-            stream: What `perturbation.draw` calls the replica.
+            stream: What `draws.draw` calls the replica.
         """
         kept = tf.nest.map_structure(lambda v: local(v)[replica], self._kept)
         kept_step = local(self._step)[replica]

@@ -8,7 +8,8 @@ from keras_weightnoise._random import drawing
 from keras_weightnoise._random.generator import make_key
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.activity import is_active
-from keras_weightnoise._weights.perturbation import Numbers, perturb_assigned
+from keras_weightnoise._weights.draws import Numbers
+from keras_weightnoise._weights.perturbation import perturb_assigned
 from keras_weightnoise._weights.rules import Assigned
 from keras_weightnoise.callbacks._clock import Clock
 from keras_weightnoise.callbacks._held_draws import HeldDraws

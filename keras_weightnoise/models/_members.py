@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from keras_weightnoise._not_public import in_stateless_scope
-from keras_weightnoise._random import drawing
+from keras_weightnoise._random import adding
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights import reachable
 from keras_weightnoise._weights.perturbation import perturb_assigned
@@ -178,7 +178,7 @@ class Members:
 
         # What is learned is read to draw: where the model is called, reading it is refused.
         learned = any(needs_learned(noise) for noise, _ in self.assigned)
-        large = [i for i, w in enumerate(clean) if drawing.is_large(w.shape) and not learned]
+        large = [i for i, w in enumerate(clean) if adding.is_large(w.shape) and not learned]
         small = [i for i in range(len(clean)) if i not in large]
         values: dict[int, Value] = dict(zip(small, drawn(small) if small else [], strict=True))
         values |= {i: functools.partial(lambda i, after: drawn([i], after)[0], i) for i in large}

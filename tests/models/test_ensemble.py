@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from keras_weightnoise import EnsembleSpread, noises, perturbed_weights
-from keras_weightnoise._random import drawing
+from keras_weightnoise._random import adding
 from keras_weightnoise._weights.state import Snapshot, reachable_variables, seed_variables
 from keras_weightnoise.models.ensemble import WeightNoiseEnsemble
 
@@ -24,7 +24,7 @@ Y = RNG.integers(0, 3, 10)
 @pytest.fixture(autouse=True)
 def _kernels_are_large(monkeypatch):
     """The small kernels of tests are drawn when they are read, as large ones are; biases before."""
-    monkeypatch.setattr(drawing, "_LARGE", 4)  # Elements.
+    monkeypatch.setattr(adding, "_LARGE", 4)  # Elements.
 
 
 def mlp(*last):

@@ -13,7 +13,8 @@ from scipy import stats
 
 from keras_weightnoise import noises as N
 from keras_weightnoise._random import laws
-from keras_weightnoise._weights.perturbation import draw, perturb, perturb_assigned
+from keras_weightnoise._weights.draws import draw
+from keras_weightnoise._weights.perturbation import perturb, perturb_assigned
 from keras_weightnoise._weights.resolution import warn_below_resolution
 from keras_weightnoise._weights.selection import Target
 from keras_weightnoise.schedules import CosineRamp, LinearRamp

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from scipy import special, stats
 
-from keras_weightnoise._random import drawing, generator, kernels, laws, seeds
+from keras_weightnoise._random import adding, drawing, generator, kernels, laws, seeds
 
 MILLION = (1000, 1000)
 LAWS = {
@@ -140,7 +140,7 @@ def test_a_variable_has_its_numbers_whatever_else_is_drawn(law, chosen):
         np.testing.assert_allclose(x, everything[i], rtol=0, atol=2e-6)
 
 
-LARGE = (drawing._LARGE // 1001 + 1, 1001)  # Not a multiple of any row.
+LARGE = (adding._LARGE // 1001 + 1, 1001)  # Not a multiple of any row.
 
 
 @pytest.mark.slow
@@ -163,12 +163,12 @@ def test_added_numbers_are_those_drawn_to_the_bit(law, shapes, xla, monkeypatch)
     rng = np.random.default_rng(0)
     w = [tf.constant(rng.normal(size=shape), tf.float32) for shape in shapes]
     draws = drawing.draw(law, key, starts, shapes)
-    added = drawing.add(law, key, starts, w, [scale] * len(w))
+    added = adding.add(law, key, starts, w, [scale] * len(w))
     for i in range(len(w)):
         np.testing.assert_array_equal(added[i], w[i] + scale * draws[i], strict=True)
     for most in (10**9, 1000):  # All are double, or the small ones, drawn beside large ones or not.
         wide = [tf.float64 if tf.size(each) < most else tf.float32 for each in w]
-        added = drawing.add(law, key, starts, list(map(tf.cast, w, wide)), [scale] * len(w))
+        added = adding.add(law, key, starts, list(map(tf.cast, w, wide)), [scale] * len(w))
         for i in range(len(w)):
             expected = tf.cast(w[i], wide[i]) + tf.cast(scale * draws[i], wide[i])
             np.testing.assert_array_equal(added[i], expected, strict=True)
@@ -177,7 +177,7 @@ def test_added_numbers_are_those_drawn_to_the_bit(law, shapes, xla, monkeypatch)
 @pytest.mark.parametrize("law", [*LAWS, laws.SIGN], ids=str)
 def test_added_numbers_under_xla(law):
     def added(w, scale):
-        return drawing.add(law, generator.make_key(5, 6), [64], [w], [scale])[0]
+        return adding.add(law, generator.make_key(5, 6), [64], [w], [scale])[0]
 
     arguments = tf.zeros(LARGE), tf.constant(0.3)
     result = tf.function(added, jit_compile=True)(*arguments)
@@ -193,12 +193,10 @@ def test_added_numbers_are_the_same_in_each_replica():
     def added(seed):
         key = generator.make_key(seed, 6)
         return strategy.run(
-            lambda: drawing.add(laws.NORMAL, key, starts, [tf.zeros(LARGE)], [scale])
+            lambda: adding.add(laws.NORMAL, key, starts, [tf.zeros(LARGE)], [scale])
         )
 
-    (alone,) = drawing.add(
-        laws.NORMAL, generator.make_key(5, 6), starts, [tf.zeros(LARGE)], [scale]
-    )
+    (alone,) = adding.add(laws.NORMAL, generator.make_key(5, 6), starts, [tf.zeros(LARGE)], [scale])
     (each,) = added(tf.constant(5))
     for x in strategy.experimental_local_results(each):
         np.testing.assert_array_equal(x, alone)
@@ -212,7 +210,7 @@ def test_counters_are_carried_into_their_upper_word(shapes):
     starts = [begin + start for start in drawing.offsets(shapes)]
     key, scale = generator.make_key(5, 6), tf.constant(0.3)
     zeros = [tf.zeros(shape) for shape in shapes]
-    added = drawing.add(laws.UNIFORM, key, starts, zeros, [scale] * len(zeros))
+    added = adding.add(laws.UNIFORM, key, starts, zeros, [scale] * len(zeros))
     drawn = drawing.draw(laws.UNIFORM, key, starts, shapes)
     for start, shape, sum_, n in zip(starts, shapes, added, drawn, strict=True):
         count = int(np.prod(shape))

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_weightnoise import noises
-from keras_weightnoise._random import drawing, portions
+from keras_weightnoise._random import adding, drawing, portions
 from keras_weightnoise._weights.perturbation import perturb
 from keras_weightnoise._weights.selection import Target
 from keras_weightnoise._weights.values import same_bits
@@ -69,7 +69,7 @@ def test_portions(noise, monkeypatch):
 def test_a_magnitude_that_only_the_graph_knows(noise, relative_to, dtype, large, monkeypatch):
     """At 0 the weights come back, bit for bit; else there is noise; gradients are those of the weights."""
     if large:
-        monkeypatch.setattr(drawing, "_LARGE", 1024)
+        monkeypatch.setattr(adding, "_LARGE", 1024)
     rng = np.random.default_rng(0)
     values = [rng.normal(size=shape) for shape in [(32, 64), (7,), (3, 5)]]
     for w in values:

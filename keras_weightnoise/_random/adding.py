@@ -1,0 +1,138 @@
+"""Random numbers added to weights, in fewer passes and ops than to draw them and add them takes."""
+
+import functools
+from collections.abc import Sequence
+from math import prod
+
+import tensorflow as tf
+
+from keras_weightnoise._random import drawing, generator, kernels
+from keras_weightnoise._random.laws import Law
+from keras_weightnoise._types import Tensor
+
+_LARGE = 750_000  # Elements: fewer are not worth a kernel compiled for their number.
+_SHORT = 2**12  # Elements: fewer are copied sooner than they are added to one by one.
+
+
+def add(
+    law: Law,
+    key: Tensor,
+    starts: Sequence[int],
+    values: Sequence[Tensor],
+    factors: Sequence[Tensor],
+    stream: int = 0,
+    active: bool | Tensor = True,
+) -> list[Tensor]:
+    """Adds random numbers to the values of variables: w + factor * n, with what `drawing.draw` has for n.
+
+    The same to the bit, but where an outer graph is compiled; and faster: where nearly all are in large
+    variables, it is the pass that draws them which adds; and short vectors are added to all at once.
+
+    Args:
+        law: See `drawing.draw`.
+        key: What `generator.make_key` returns.
+        starts: For each variable, where it begins: see `drawing.offsets`.
+        values: For each variable, what is added to, `float32` or `float64`.
+        factors: For each variable, a `float32` scalar.
+        stream: See `drawing.draw`.
+        active: Whether to: a bool, or a scalar tensor. If not, nothing is drawn, and the values come back
+            bit for bit. Defaults to `True`.
+
+    Returns:
+        A list of tensors like the values.
+    """
+    shapes = [tuple(value.shape) for value in values]
+    results = list(values)
+    for run in drawing.runs(starts, shapes):
+        large = _large(run, values) if kernels.worth_compiling(_LARGE) else []
+        for i in large:
+            counter = generator.make_counter(starts[i], stream)
+            add_ = functools.partial(_add_large, law, key, counter, factors[i], values[i])
+            results[i] = add_() if active is True else tf.cond(active, add_, lambda i=i: values[i])
+        rest = [i for i in run if i not in large]
+        if not rest:
+            continue
+        places = [starts[i] for i in rest], [shapes[i] for i in rest]
+        layout = (drawing.as_rows if large else drawing.as_run)(*places, stream)
+        clean = [values[i] for i in rest]
+        if all(factors[i] is factors[rest[0]] for i in rest):
+            # The gradient of a sum is that of the value: what is drawn has none.
+            noise = tf.stop_gradient(_draw_if(active, law, key, layout, factors[rest[0]]))
+            sums = _add(noise, layout.begins, clean)
+        else:
+            pieces = drawing.cut(drawing.draw_rows(law, key, layout), layout.begins, places[1])
+            noises = [factors[i] * n for i, n in zip(rest, pieces, strict=True)]
+            sums = [w + tf.cast(n, w.dtype) for w, n in zip(clean, noises, strict=True)]
+        for i, noisy in zip(rest, sums, strict=True):
+            results[i] = noisy
+    return results
+
+
+def is_large(shape: Sequence[int]) -> bool:
+    """Whether a variable of this shape is worth a draw of its own."""
+    return prod(shape) >= _LARGE
+
+
+def _draw_if(
+    active: bool | Tensor, law: Law, key: Tensor, layout: drawing.Layout, scale: Tensor
+) -> Tensor:
+    """What is drawn, or what adds nothing: so that the sums, each of which would be ops, are no branch's."""
+    if active is True:
+        return drawing.draw_rows(law, key, layout, scale)
+    return tf.cond(
+        active,
+        lambda: drawing.draw_rows(law, key, layout, scale),
+        lambda: tf.fill([layout.rows, layout.row], -0.0),  # 0 would make 0 of -0.
+    )
+
+
+def _add_large(law: Law, key: Tensor, counter: Tensor, factor: Tensor, value: Tensor) -> Tensor:
+    flat = tf.reshape(value, [-1])
+    return tf.reshape(kernels.add(law, key, counter, factor, flat), value.shape)
+
+
+def _large(run: Sequence[int], values: Sequence[Tensor]) -> list[int]:
+    """Those of a run that get a kernel each, to add to them: none unless they are nearly all of it.
+
+    Each size has a kernel to compile, and each kernel is a call.
+    """
+    sizes = {i: values[i].shape.num_elements() for i in run}
+    large = [
+        i
+        for i in run
+        if values[i].dtype == tf.float32 and sizes[i] >= _LARGE and kernels.can_add(sizes[i])
+    ]
+    return large if sum(sizes[i] for i in large) >= 0.9 * sum(sizes.values()) else []
+
+
+def _add(noise: Tensor, starts: Sequence[int], values: Sequence[Tensor]) -> list[Tensor]:
+    """Adds to each of these values what rows of noise have for it."""
+    results = list(values)
+    short = [i for i, value in enumerate(values) if _is_short(value)]
+    own = [starts[i] for i in short], [values[i] for i in short]
+    for i, w in zip(short, _add_at_once(noise, *own) if short else [], strict=True):
+        results[i] = w
+    others = sorted(set(range(len(values))).difference(short))
+    shapes = [tuple(values[i].shape) for i in others]
+    for i, n in zip(others, drawing.cut(noise, [starts[i] for i in others], shapes), strict=True):
+        results[i] = values[i] + tf.cast(n, values[i].dtype)
+    return results
+
+
+def _is_short(value: Tensor) -> bool:
+    """Whether it is a short vector: to flatten others takes as many ops as to add to them."""
+    return bool(value.dtype == tf.float32 and value.shape.rank == 1 and value.shape[0] <= _SHORT)
+
+
+def _add_at_once(noise: Tensor, starts: Sequence[int], vectors: Sequence[Tensor]) -> list[Tensor]:
+    """The same of short vectors, one behind the other."""
+    sizes = [vector.shape[0] for vector in vectors]
+    gaps = {gap: tf.zeros([gap]) for gap in {-size % drawing.ALIGNMENT for size in sizes}}
+    rows: list[int] = []
+    parts: list[Tensor] = []  # Each vector, and what fills its last row.
+    for start, size, vector in zip(starts, sizes, vectors, strict=True):
+        rows += range(start // drawing.ALIGNMENT, -(-(start + size) // drawing.ALIGNMENT))
+        parts += vector, gaps[-size % drawing.ALIGNMENT]
+    own = tf.gather(tf.reshape(noise, [-1, drawing.ALIGNMENT]), rows)
+    sums = tf.concat(parts, 0) + tf.reshape(own, [-1])
+    return tf.split(sums, [part.shape[0] for part in parts])[::2]  # type: ignore[no-any-return]
