@@ -29,6 +29,13 @@ def shades(color: Any, count: int) -> list[Any]:
     return [tuple(c + step * (1.0 - c) for c in to_rgb(color)) for step in steps]
 
 
+def round_ticks() -> Any:
+    """What places ticks at round numbers: a colorbar would have them where colors change."""
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(7)
+
+
 def make_logarithmic(ax: Any) -> None:
     """A logarithmic axis across, with plain numbers that do not overlap, for what is plotted by now."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from keras_weightnoise._checks import check_choice
 from keras_weightnoise._tables import Table
-from keras_weightnoise.analysis._plots import make_axes, pyplot
+from keras_weightnoise.analysis._plots import make_axes, pyplot, round_ticks
 from keras_weightnoise.analysis._results import Result, choose_metric, numbers, with_metrics
 from keras_weightnoise.analysis._summaries import number
 
@@ -79,7 +79,7 @@ class LandscapeResult(Result):
         ax = make_axes(ax, 4.5, 5.5)
         filled = self._plot_map(ax, metric, (low, high), label)
         if colorbar:
-            ax.figure.colorbar(filled, ax=ax, label=metric)
+            ax.figure.colorbar(filled, ax=ax, label=metric, ticks=round_ticks())
         return ax
 
     def _plot_line(self, ax: Any, metric: str, limits: Any, label: str | None) -> Any:

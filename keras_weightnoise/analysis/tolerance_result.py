@@ -113,9 +113,13 @@ class ToleranceResult(DrawResult):
             ax.axvspan(low, high, color=color, alpha=0.15, linewidth=0)
         make_logarithmic(ax)
         ax.set(xlabel="magnitude of the noise", ylabel=f"{self.metric} (draws, and their mean)")
-        # What is worse lies to the right, so that this corner is free.
-        free = "lower left" if better else "upper left"
-        ax.legend(title=f"magnitude borne (drop {self.drop:g})", loc=free)
+        ax.legend(
+            title=f"magnitude borne (drop {self.drop:g})",
+            loc="lower center",
+            bbox_to_anchor=(0.5, 1.0),  # Above: what was tried may be anywhere.
+            ncols=2,
+            frameon=False,
+        )
         return ax
 
     def _title(self) -> list[str]:

@@ -435,6 +435,7 @@ def test_plots():
     assert ax.get_title() == "net"
     filled = ax.collections[0]
     assert (filled.levels[0], filled.levels[-1]) == (0.0, 3.0)
+    assert filled.colorbar.get_ticks().tolist() == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
     # The first direction is across: there, the values differ less.
     assert ax.get_xlabel() == "first direction"
     surface = made(2).plot("accuracy", kind="surface")

@@ -286,6 +286,7 @@ def test_plot():
     assert len(draws.get_xdata()) == 18
     assert limit.get_ydata()[0] == pytest.approx(result.clean["loss"] + 0.01)
     assert cross.get_xdata()[0] == result.magnitude
+    assert ax.get_legend().get_window_extent().y0 >= ax.get_window_extent().y1  # It hides nothing.
     assert result.plot(ax=ax) is ax
     plt.close("all")
 
