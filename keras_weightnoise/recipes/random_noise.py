@@ -92,7 +92,8 @@ def lpf_sgd(
 ) -> WeightNoiseCallback:
     """Low-pass filtered SGD: the mean gradient over M draws, `w'_f = w_f + gamma_t ||w_f|| n`.
 
-    Each draw has its part of the batch, so that a step costs little more than one pass and M times the noise.
+    Each draw has its part of the batch, so that a step computes as much as one pass does, and M times the
+    noise. (A small network takes several times as long: each of its passes costs as much, of whatever part.)
     It looks for minima that are flat on average, as `rwp` does, with less variance. BatchNormalization sees
     parts, not the batch: not for batches of a few times M examples.
 
