@@ -70,7 +70,7 @@ for seed in range(arguments.seeds):
             test,
             drop=0.05,
             metric="accuracy",
-            high=1.0,
+            high=0.25,
             draws=5,
             bisections=3 if QUICK else 8,
             verbose=0,
@@ -106,5 +106,5 @@ for ax, values, label in [
         color = common.GRAY if name == "plain" else common.BLUE
         ax.plot(values[name], [name] * len(values[name]), "o", color=color, alpha=0.4)
         ax.plot(np.mean(values[name]), name, "|", color=color, markersize=22, markeredgewidth=3)
-    ax.set_xlabel(label)
+    ax.set(xlabel=label, ylim=(-0.5, len(names) - 0.5))
 common.save(figure, arguments, "flat_minima")

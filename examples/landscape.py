@@ -85,7 +85,13 @@ ways = {
 
 tolerances = {
     name: noise_tolerance(
-        model, test, drop=0.1, metric="accuracy", high=1.0, draws=5, bisections=3 if quick else 8
+        model,
+        test,
+        drop=0.1,
+        metric="accuracy",
+        high=1.0,
+        draws=5 if quick else 30,
+        bisections=3 if quick else 8,
     )
     for name, model in models.items()
 }

@@ -155,7 +155,7 @@ def entropy(p):
 print(f"{common.dataset(arguments)}, {len(x)} images, {epochs} epochs")
 print(f"{'':28s} accuracy    NLL    ECE  AUROC")
 common.style()
-figure, axes = plt.subplots(2, 2, figsize=(9.0, 6.0), layout="constrained", sharex=True)
+figure, axes = plt.subplots(2, 2, figsize=(9.0, 6.6), layout="constrained", sharex=True)
 bins = np.linspace(0.0, np.log(10.0), 40)
 for (name, model), ax in zip(predictors.items(), axes.flat, strict=True):
     p, p_other = model.predict(x_test, verbose=0), model.predict(other, verbose=0)
@@ -166,7 +166,8 @@ for (name, model), ax in zip(predictors.items(), axes.flat, strict=True):
     print(f"{name:28s} {report.accuracy:8.3f}  {report.nll:.3f}  {report.ece:.3f}  {auroc:.3f}")
     ax.hist(unsure, bins, density=True, color=common.GRAY, alpha=0.7, label="test images")
     ax.hist(unsure_other, bins, density=True, color=common.ORANGE, alpha=0.6, label="another kind")
-    ax.set(title=f"{name}: {auroc:.3f}", yscale="log", ylim=(1e-2, 30.0))
+    ax.set(title=f"{name}\nAUROC {auroc:.3f}", yscale="log", ylim=(1e-2, 30.0))
 axes[0, 0].legend()
 figure.supxlabel("entropy of the prediction, nats")
+figure.supylabel("density")
 common.save(figure, arguments, "variational")
