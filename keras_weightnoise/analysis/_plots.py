@@ -8,9 +8,7 @@ def pyplot() -> Any:
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
-        raise ImportError(
-            "`plot` needs matplotlib: `pip install keras-weightnoise[plot]`."
-        ) from error
+        raise ImportError("`plot` needs matplotlib: `pip install matplotlib`.") from error
     return plt
 
 

@@ -57,9 +57,7 @@ class Result:
         try:
             import pandas
         except ImportError as error:
-            raise ImportError(
-                "`to_dataframe` needs pandas: `pip install keras-weightnoise[dataframe]`."
-            ) from error
+            raise ImportError("`to_dataframe` needs pandas: `pip install pandas`.") from error
         return pandas.DataFrame(self._records())
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:

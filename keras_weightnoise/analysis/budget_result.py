@@ -54,7 +54,10 @@ class BudgetResult(Result):
             ValueError: If an interrupt came first.
         """
         if not self.complete:
-            raise ValueError("There is no budget: an interrupt came before all of it was measured.")
+            raise ValueError(
+                "There is no budget: an interrupt came before all of it was measured. Expected a search "
+                "that came to its end. Received: a result with complete=False"
+            )
         return {selector: noises.get(config) for selector, config in self.rules}
 
     def plot(self, ax: Any = None, top: int | None = 20) -> Any:
