@@ -27,11 +27,11 @@ def shades(color: Any, count: int) -> list[Any]:
     return [tuple(c + step * (1.0 - c) for c in to_rgb(color)) for step in steps]
 
 
-def round_ticks() -> Any:
-    """What places ticks at round numbers: a colorbar would have them where colors change."""
+def round_ticks(low: float, high: float) -> list[float]:
+    """Round numbers for the ticks of a colorbar, which would have them where colors change."""
     from matplotlib.ticker import MaxNLocator
 
-    return MaxNLocator(7)
+    return [tick for tick in MaxNLocator(7).tick_values(low, high) if low <= tick <= high]
 
 
 def make_logarithmic(ax: Any) -> None:

@@ -79,7 +79,7 @@ class LandscapeResult(Result):
         ax = make_axes(ax, 4.5, 5.5)
         filled = self._plot_map(ax, metric, (low, high), label)
         if colorbar:
-            ax.figure.colorbar(filled, ax=ax, label=metric, ticks=round_ticks())
+            ax.figure.colorbar(filled, ax=ax, label=metric, ticks=round_ticks(low, high))
         return ax
 
     def _plot_line(self, ax: Any, metric: str, limits: Any, label: str | None) -> Any:

@@ -430,12 +430,12 @@ def test_a_landscape_of_nothing_but_nan():
 def test_plots():
     import matplotlib.pyplot as plt
 
-    ax = made(2).plot(limits=(0.0, 3.0), label="net")
+    ax = made(2).plot(limits=(0.05, 3.1), label="net")
     ax.figure.canvas.draw()
     assert ax.get_title() == "net"
     filled = ax.collections[0]
-    assert (filled.levels[0], filled.levels[-1]) == (0.0, 3.0)
-    assert filled.colorbar.get_ticks().tolist() == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
+    assert (filled.levels[0], filled.levels[-1]) == (0.05, 3.1)
+    assert filled.colorbar.get_ticks().tolist() == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
     # The first direction is across: there, the values differ less.
     assert ax.get_xlabel() == "first direction"
     surface = made(2).plot("accuracy", kind="surface")
