@@ -28,8 +28,8 @@ Run it: `python examples/exploration.py` (two minutes). It prints (TensorFlow 2.
       noisy_call, AdaptiveStddev   first there in episode [26, 24, 1, 8, 13]
                                    return without noise in the end [12.0, 12.0, 12.0, 12.0, 12.0]
 
-In the end, epsilon-greedy and parameter noise still lose a quarter of the best return, as their noise has one
-size. That of `NoisyDense` has gone, where it does harm.
+In the end, epsilon-greedy (in the runs in which it got there) and parameter noise still lose a quarter of the
+best return, as their noise has one size. That of `NoisyDense` has gone, where it does harm.
 """
 
 import argparse

@@ -10,7 +10,7 @@ bit for bit what one process would have measured on the same machine.
 joblib comes with scikit-learn. Ray, Dask, or a job for each range on a cluster, which leaves its part behind
 with `to_json`, do as well.
 
-Run it: `python examples/shared_sweep.py` (half a minute).
+Run it: `python examples/shared_sweep.py` (half a minute). With `--workers 1` it prints the same numbers.
 """
 
 import functools
@@ -19,6 +19,9 @@ import os
 
 import common
 import joblib
+import keras
+
+from keras_weightnoise import noises, robustness_sweep
 
 quick = bool(os.environ.get("QUICK"))
 
@@ -33,10 +36,6 @@ function holds all that a sweep depends on.
 
 def part(path, data, draws):
     """The sweep of a range of draws."""
-    import keras
-
-    from keras_weightnoise import noises, robustness_sweep
-
     model = keras.models.load_model(path)
     return robustness_sweep(
         model,
@@ -56,6 +55,7 @@ def main():
     train, test = common.load(arguments)
     arguments.out.mkdir(exist_ok=True, parents=True)
     path = arguments.out / "shared_sweep.keras"
+    keras.utils.set_random_seed(arguments.seed)
     common.trained(train).save(path)
 
     """
