@@ -106,11 +106,14 @@ class Members:
         call = self._function(inputs, training, magnitudes)
         # For an argument that is a constant, TensorFlow would make and optimize a function of its own.
         zero = tf.cast(tf.logical_not(true_after([magnitudes])), tf.int64)
-        everything = Snapshot(self._changeable(training, traced=call is self._traced))
+        traced = call is self._traced
+        # Of a traced call it is known what it changes; for another, all that it may change is kept first.
+        before = Snapshot(self._changed(training) if traced else self._changeable())
         # The first is not in the loop: it shows the shapes, which may depend on the inputs.
         outputs, losses = call(zero, True, magnitudes, inputs, training)
-        before = everything.of(self._changed(training))
-        seeds = {id(variable) for variable in seed_variables(self._model)}
+        if not traced:
+            before = before.of(self._changed(training))
+        seeds = {id(v) for v in seed_variables(self._model)} if before.variables else set()
         if any(id(variable) not in seeds for variable in before.variables):
             before.restore()
             call(zero, False, magnitudes, inputs, training)
@@ -205,17 +208,17 @@ class Members:
             magnitudes=sizes,
         )
 
-    def _changeable(self, training: bool, *, traced: bool) -> list[Variable]:
-        """The variables that a call may change, as far as is known before it."""
-        if traced:
-            return self._changed(training)
+    def _changeable(self) -> list[Variable]:
+        """The variables that a call may change."""
         targets = {id(target.variable) for target in self._targets}
         return [v for v in reachable_variables(self._model) if id(v) not in targets]
 
     def _changed(self, training: bool) -> list[Variable]:
         """The variables that the calls so far have assigned, or may have."""
-        ids = self._assigned_ids[training] | {id(v) for v in _assigned_unseen(self._model)}
-        return [v for v in reachable_variables(self._model) if id(v) in ids]
+        everything = reachable_variables(self._model)
+        unseen = _assigned_unseen(self._model, everything)
+        ids = self._assigned_ids[training] | {id(v) for v in unseen}
+        return [v for v in everything if id(v) in ids]
 
 
 class _Assignments(NoisyReads):
@@ -243,9 +246,12 @@ def _draws(noise: Noise) -> list[Any]:
     return [member.draws for member in noise.members]
 
 
-def _assigned_unseen(model: Layer) -> list[Variable]:
+def _assigned_unseen(model: Layer, everything: Sequence[Variable]) -> list[Variable]:
     """State that a call may assign unseen: TensorFlow's variables, and what a `tf.function` assigns."""
-    unseen = [v for v in state_variables(model) if isinstance(v, tf.Variable)]
+    unseen = [v for v in everything if isinstance(v, tf.Variable)]
+    if unseen:
+        learned = {id(v) for v in reachable.learned(model)}
+        unseen = [v for v in unseen if id(v) not in learned]
     for layer in reachable.sublayers(model):
         if hasattr(layer.call, "get_concrete_function"):  # It may be traced already.
             unseen += state_variables(layer)
