@@ -43,27 +43,26 @@ def add(
     """
     shapes = [tuple(value.shape) for value in values]
     results = list(values)
-    for run in drawing.runs(starts, shapes):
-        large = _large(run, values) if kernels.worth_compiling(_LARGE) else []
-        for i in large:
-            counter = generator.make_counter(starts[i], stream)
-            add_ = functools.partial(_add_large, law, key, counter, factors[i], values[i])
-            results[i] = add_() if active is True else tf.cond(active, add_, lambda i=i: values[i])
-        rest = [i for i in run if i not in large]
-        if not rest:
-            continue
-        places = [starts[i] for i in rest], [shapes[i] for i in rest]
-        layout = (drawing.as_rows if large else drawing.as_run)(*places, stream)
-        clean = [values[i] for i in rest]
-        if all(factors[i] is factors[rest[0]] for i in rest):
+    large = _large(starts, values)
+    for i in large:
+        counter = generator.make_counter(starts[i], stream)
+        add_ = functools.partial(_add_large, law, key, counter, factors[i], values[i])
+        results[i] = add_() if active is True else tf.cond(active, add_, lambda i=i: values[i])
+    rest = [i for i in range(len(values)) if i not in large]
+    places = [starts[i] for i in rest], [shapes[i] for i in rest]
+    for group, layout in drawing.layouts(*places, stream):
+        own = [rest[place] for place in group]
+        clean = [values[i] for i in own]
+        if all(factors[i] is factors[own[0]] for i in own):
             # The gradient of a sum is that of the value: what is drawn has none.
-            noise = tf.stop_gradient(_draw_if(active, law, key, layout, factors[rest[0]]))
+            noise = tf.stop_gradient(_draw_if(active, law, key, layout, factors[own[0]]))
             sums = _add(noise, layout.begins, clean)
         else:
-            pieces = drawing.cut(drawing.draw_rows(law, key, layout), layout.begins, places[1])
-            noises = [factors[i] * n for i, n in zip(rest, pieces, strict=True)]
+            numbers = drawing.draw_rows(law, key, layout)
+            pieces = drawing.cut(numbers, layout.begins, [shapes[i] for i in own])
+            noises = [factors[i] * n for i, n in zip(own, pieces, strict=True)]
             sums = [w + tf.cast(n, w.dtype) for w, n in zip(clean, noises, strict=True)]
-        for i, noisy in zip(rest, sums, strict=True):
+        for i, noisy in zip(own, sums, strict=True):
             results[i] = noisy
     return results
 
@@ -91,18 +90,24 @@ def _add_large(law: Law, key: Tensor, counter: Tensor, factor: Tensor, value: Te
     return tf.reshape(kernels.add(law, key, counter, factor, flat), value.shape)
 
 
-def _large(run: Sequence[int], values: Sequence[Tensor]) -> list[int]:
-    """Those of a run that get a kernel each, to add to them: none unless they are nearly all of it.
+def _large(starts: Sequence[int], values: Sequence[Tensor]) -> list[int]:
+    """Those that get a kernel each, to add to them: none of a run unless they are nearly all of it.
 
     Each size has a kernel to compile, and each kernel is a call.
     """
-    sizes = {i: values[i].shape.num_elements() for i in run}
-    large = [
-        i
-        for i in run
-        if values[i].dtype == tf.float32 and sizes[i] >= _LARGE and kernels.can_add(sizes[i])
-    ]
-    return large if sum(sizes[i] for i in large) >= 0.9 * sum(sizes.values()) else []
+    if not kernels.worth_compiling(_LARGE):
+        return []
+    sizes = [value.shape.num_elements() for value in values]
+    found = []
+    for run in drawing.runs(starts, [value.shape for value in values]):
+        large = [
+            i
+            for i in run
+            if values[i].dtype == tf.float32 and sizes[i] >= _LARGE and kernels.can_add(sizes[i])
+        ]
+        if sum(sizes[i] for i in large) >= 0.9 * sum(sizes[i] for i in run):
+            found += large
+    return found
 
 
 def _add(noise: Tensor, starts: Sequence[int], values: Sequence[Tensor]) -> list[Tensor]:

@@ -6,6 +6,7 @@ elements share a stream, a variable's numbers do not depend on which others are 
 draw for many variables at once.
 """
 
+import itertools
 from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
@@ -18,6 +19,9 @@ from keras_weightnoise._random.laws import Law
 from keras_weightnoise._types import Tensor
 
 ALIGNMENT = 64  # Elements: pieces of a draw that start on 256 bytes are views, not copies.
+_SHORT = (
+    2**15
+)  # Elements in a run: fewer are sooner drawn with other such than by a call of their own.
 _BATCH = 128  # Examples: what is assumed of a batch whose size is not known.
 _CHOICE = 2**24 - 1  # The stream of `choose`, past those that noises count up from 0.
 
@@ -50,12 +54,11 @@ def draw(
     Returns:
         A list of tensors of these shapes, of the law's dtype.
     """
-    results: list[Tensor] = []
-    for run in runs(starts, shapes):
-        own = [shapes[i] for i in run]
-        layout = as_run([starts[i] for i in run], own, stream)
-        results += cut(draw_rows(law, key, layout), layout.begins, own)
-    return results
+    results: dict[int, Tensor] = {}
+    for group, layout in layouts(starts, shapes, stream):
+        pieces = cut(draw_rows(law, key, layout), layout.begins, [shapes[i] for i in group])
+        results |= zip(group, pieces, strict=True)
+    return [results[i] for i in range(len(shapes))]
 
 
 def draw_shape(law: Law, key: Tensor, start: int, shape: Sequence[int | Tensor]) -> Tensor:
@@ -136,15 +139,30 @@ class Layout(NamedTuple):
     begins: Sequence[int]
 
 
-def as_run(starts: Sequence[int], shapes: Sequence[Sequence[int]], stream: int) -> Layout:
+def layouts(
+    starts: Sequence[int], shapes: Sequence[Sequence[int]], stream: int
+) -> list[tuple[list[int], Layout]]:
+    """What is drawn in one call: a long run of neighbours, and all those in short runs."""
+    groups = [(run, _as_run) for run in runs(starts, shapes)]
+    short = [run for run, _ in groups if sum(prod(shapes[i]) for i in run) < _SHORT]
+    if len(short) > 1:
+        groups = [(run, _as_run) for run, _ in groups if run not in short]
+        groups.append((list(itertools.chain(*short)), _as_rows))
+    return [
+        (group, layout([starts[i] for i in group], [shapes[i] for i in group], stream))
+        for group, layout in groups
+    ]
+
+
+def _as_run(starts: Sequence[int], shapes: Sequence[Sequence[int]], stream: int) -> Layout:
     """Neighbours, from the first to the last with the gaps between."""
     length = starts[-1] + prod(shapes[-1]) - starts[0]
     counter = generator.make_counter(starts[0], stream)
     return Layout(counter, -(-length // ROW), ROW, [start - starts[0] for start in starts])
 
 
-def as_rows(starts: Sequence[int], shapes: Sequence[Sequence[int]], stream: int) -> Layout:
-    """A few of many, each row counted from where it is."""
+def _as_rows(starts: Sequence[int], shapes: Sequence[Sequence[int]], stream: int) -> Layout:
+    """One behind the other, each row counted from where it is."""
     rows = [
         row
         for start, shape in zip(starts, shapes, strict=True)

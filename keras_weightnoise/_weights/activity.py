@@ -13,6 +13,13 @@ def is_active(noises: Sequence[Noise], magnitudes: Sequence[Sequence[Tensor]]) -
     return _any([_is_on(*pair) for pair in zip(noises, magnitudes, strict=True)])
 
 
+def both(active: bool | Tensor, after: Tensor | None) -> bool | Tensor:
+    """Whether noise is active, and this is true, too."""
+    if after is None or active is False:
+        return active
+    return after if active is True else tf.logical_and(active, after)
+
+
 def if_active(
     active: bool | Tensor, noisy: Callable[[], list[Tensor]], clean: Sequence[Tensor]
 ) -> list[Tensor]:

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_weightnoise._random import adding, portions
 from keras_weightnoise._types import Tensor
-from keras_weightnoise._weights.activity import if_active, is_active
+from keras_weightnoise._weights.activity import both, if_active, is_active
 from keras_weightnoise._weights.draws import Numbers, Source, asked_of
 from keras_weightnoise._weights.noise_parameters import stddevs_of
 from keras_weightnoise._weights.rules import needs_learned
@@ -70,6 +70,7 @@ def perturb_assigned(
     chip: Tensor = 0,
     replica: int = 0,
     numbers: Sequence[Numbers] | None = None,
+    after: Tensor | None = None,
     differentiable: bool = True,
 ) -> list[Tensor]:
     """Perturbs the variables of several noises, each as `perturb` does.
@@ -83,6 +84,8 @@ def perturb_assigned(
         chip: See `perturb`.
         replica: See `perturb`.
         numbers: For each noise, what `draw` returns, where it is at hand. Defaults to `None`.
+        after: A scalar bool, true, without which nothing is drawn: so that it is drawn after what that is
+            made of. Defaults to `None`.
         differentiable: Whether gradients will be asked for. Without, there are fewer ops to trace.
             Defaults to `True`.
     """
@@ -91,7 +94,7 @@ def perturb_assigned(
     for i, (noise, targets) in enumerate(assigned):
         own = values[len(results) : len(results) + len(targets)]
         sizes = [tf.cast(each, tf.float32) for each in magnitudes[i]]
-        active = is_active([noise], [sizes])
+        active = both(is_active([noise], [sizes]), after)
         if active is False:
             results += own
             continue

@@ -106,13 +106,8 @@ class Members:
         call = self._function(inputs, training, magnitudes)
         # For an argument that is a constant, TensorFlow would make and optimize a function of its own.
         zero = tf.cast(tf.logical_not(true_after([magnitudes])), tf.int64)
-        traced = call is self._traced
-        # Of a traced call it is known what it changes; for another, all that it may change is kept first.
-        before = Snapshot(self._changed(training) if traced else self._changeable())
         # The first is not in the loop: it shows the shapes, which may depend on the inputs.
-        outputs, losses = call(zero, True, magnitudes, inputs, training)
-        if not traced:
-            before = before.of(self._changed(training))
+        outputs, losses, before = self._first(call, zero, magnitudes, inputs, training)
         seeds = {id(v) for v in seed_variables(self._model)} if before.variables else set()
         if any(id(variable) not in seeds for variable in before.variables):
             before.restore()
@@ -142,6 +137,21 @@ class Members:
         )
         after.restore()
         return outputs, sums, [total / self.count] if losses else []
+
+    def _first(
+        self,
+        call: Callable[..., Any],
+        number: Tensor,
+        magnitudes: Tensor,
+        inputs: Any,
+        training: bool,
+    ) -> tuple[Any, list[Tensor], Snapshot]:
+        """The outputs and losses of member 0, and the state before it of what it changes."""
+        traced = call is self._traced
+        # Of a traced call it is known what it changes; for another, all that it may change is kept first.
+        before = Snapshot(self._changed(training) if traced else self._changeable())
+        outputs, losses = call(number, True, magnitudes, inputs, training)
+        return outputs, losses, before if traced else before.of(self._changed(training))
 
     def _function(self, inputs: Any, training: bool, magnitudes: Tensor) -> Callable[..., Any]:
         """What calls a member: traced, where a trace can be kept."""
@@ -175,9 +185,7 @@ class Members:
             return list(clean)
 
         def drawn(places: Sequence[int], after: Tensor | None = None) -> list[Tensor]:
-            own = [clean[i] for i in places]
-            make = functools.partial(self._perturb, places, own, number, magnitudes)
-            return make() if after is None else tf.cond(after, make, lambda: own)
+            return self._perturb(places, [clean[i] for i in places], number, magnitudes, after)
 
         # What is learned is read to draw: where the model is called, reading it is refused.
         learned = any(needs_learned(noise) for noise, _ in self.assigned)
@@ -188,7 +196,12 @@ class Members:
         return [values[i] for i in range(len(clean))]
 
     def _perturb(
-        self, places: Sequence[int], clean: Sequence[Tensor], number: Tensor, magnitudes: Tensor
+        self,
+        places: Sequence[int],
+        clean: Sequence[Tensor],
+        number: Tensor,
+        magnitudes: Tensor,
+        after: Tensor | None,
     ) -> list[Tensor]:
         """The values of some targets under noise."""
         numbers, left = itertools.count(), iter(tf.unstack(magnitudes))
@@ -206,6 +219,7 @@ class Members:
             step=number,
             chip=number,
             magnitudes=sizes,
+            after=after,
         )
 
     def _changeable(self) -> list[Variable]:
