@@ -1,15 +1,21 @@
 """Noise in weight space for Keras 3 models on TensorFlow.
 
 - Train with it: `WeightNoiseCallback` in any `fit`, `GaussianWeightNoise` around a layer, `add_weight_noise`
-  around those of a model, `noisy_call` in a loop of your own.
+  around those of a model, `noisy_call` in a loop of your own; published methods by name: `recipes`. Watch how
+  robust a model becomes: `NoisyValidationCallback`.
 - Learn how much: `VariationalWeightNoise` around a layer, `add_variational_weight_noise` around those of a
   model. Then predict with `WeightNoiseEnsemble(model, noises.Learned())`, see what was learned with
   `signal_to_noise`, remove what does not matter with `prune_weights`, and have the plain model back from
-  `strip_weight_noise`.
-- Examine a trained model: `robustness_sweep`, `layer_sensitivity`, `noise_tolerance`, `loss_landscape`.
-- Perturb it: `perturb_weights`, `perturbed_weights`; predict with many copies: `WeightNoiseEnsemble`.
+  `strip_weight_noise`. Against adversarial examples: `ParametricNoise`. Let agents explore: `NoisyDense`,
+  `AdaptiveStddev`.
+- Examine a trained model: `robustness_sweep`, `layer_sensitivity`, `noise_tolerance`, `noise_budget`,
+  `loss_landscape`. Several models side by side: `compare`.
+- Perturb it: `perturb_weights`, `perturbed_weights`. Predict with many copies: `WeightNoiseEnsemble`, at the
+  magnitude that `choose_magnitude` finds; see with `calibration_report` what that is worth, beside
+  `fit_temperature`.
 
-What noise there is: `noises`. When and how much: `schedules`.
+What noise there is: `noises`; what looks for the worst: `adversaries`. When and how much: `schedules`.
+Weights without outliers: `clip_weights`, `constraints`. What learned noise is drawn towards: `priors`.
 """
 
 import keras
