@@ -36,6 +36,7 @@ from keras_weightnoise import (
     recipes,
     schedules,
 )
+from keras_weightnoise._version import __version__
 from keras_weightnoise.analysis import (
     BudgetResult,
     CalibrationResult,
@@ -79,8 +80,6 @@ from keras_weightnoise.models import (
     prune_weights,
     strip_weight_noise,
 )
-
-__version__ = "0.1.0"
 
 _not_public.keep_from_autograph(__name__)
 

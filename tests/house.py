@@ -21,7 +21,7 @@ ROOMS = [
     ["schedules"],
     ["_random"],
     ["_perturbation"],
-    ["_attributes", "_checks", "_not_public", "_tables", "_types"],
+    ["_attributes", "_checks", "_not_public", "_tables", "_types", "_version"],
 ]
 
 

@@ -1,7 +1,6 @@
 """What made a result, written down with it."""
 
 import hashlib
-import importlib.metadata
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_weightnoise._version import __version__
 from keras_weightnoise._weights.values import stored_values
 
 
@@ -25,18 +25,11 @@ def describe(model: Any, perturbed: Sequence[Any], **more: Any) -> dict[str, Any
         "fingerprint": fingerprint(model, perturbed),
         **more,
         "versions": {
-            "keras_weightnoise": _own_version(),
+            "keras_weightnoise": __version__,
             "keras": keras.__version__,
             "tensorflow": tf.__version__,
         },
     }
-
-
-def _own_version() -> str | None:
-    try:
-        return importlib.metadata.version("keras-weightnoise")
-    except importlib.metadata.PackageNotFoundError:  # Run from a checkout.
-        return None
 
 
 def fingerprint(model: Any, perturbed: Sequence[Any]) -> str:

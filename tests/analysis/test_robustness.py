@@ -15,6 +15,7 @@ import tensorflow as tf
 from fits import strategy, watch
 from sklearn.datasets import load_digits
 
+import keras_weightnoise
 from keras_weightnoise import compare, noises, perturb_weights, perturbed_weights, schedules
 from keras_weightnoise.analysis._summaries import number, prefers_high, summarize, t_quantile
 from keras_weightnoise.analysis.landscape_result import LandscapeResult
@@ -808,6 +809,7 @@ def test_what_made_a_result_is_written_down():
     assert settings["noise"] == ["Uniform(relative_to='max')"]
     assert (settings["magnitudes"], settings["seed"]) == ([0.1, 0.5], 3)
     assert settings["versions"]["keras"] == keras.__version__
+    assert settings["versions"]["keras_weightnoise"] == keras_weightnoise.__version__
     content["schema"] = 2
     with pytest.raises(ValueError, match="a schema up to 1"):
         RobustnessResult.from_json(json.dumps(content))
