@@ -7,6 +7,7 @@ other one, Philox, takes XLA twice as long.
 
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from keras_weightnoise._types import Tensor
@@ -29,7 +30,8 @@ def make_counter(start: int, stream: int = 0) -> Tensor:
 
 def make_counters(starts: Sequence[int], stream: int = 0) -> Tensor:
     """The same at several elements, in a column."""
-    return tf.constant([[stream * STREAM + start // 2] for start in starts], tf.uint64)
+    pairs = np.asarray(starts, np.uint64)[:, np.newaxis] // np.uint64(2)
+    return tf.constant(pairs + np.uint64(stream * STREAM))
 
 
 def make_steps(rows: int | Tensor, width: int) -> Tensor:

@@ -143,6 +143,25 @@ def test_a_variable_has_its_numbers_whatever_else_is_drawn(law, chosen):
 LARGE = (adding._LARGE // 1001 + 1, 1001)  # Not a multiple of any row.
 
 
+def test_short_runs_are_drawn_in_one_call():
+    """With what each has alone: so a large model's first step has a call, and not one for each."""
+    shapes = [(10,), (100_000,), (3, 7), (100_000,), (700,), (1,)]
+    starts, key = drawing.offsets(shapes), generator.make_key(5, 6)
+    places = [0, 2, 4, 5]
+
+    @tf.function(autograph=False)
+    def draw():
+        return drawing.draw(
+            laws.NORMAL, key, [starts[i] for i in places], [shapes[i] for i in places], stream=3
+        )
+
+    calls = [op for op in draw.get_concrete_function().graph.get_operations() if "Call" in op.type]
+    assert len(calls) == 1
+    for i, n in zip(places, draw(), strict=True):
+        (alone,) = drawing.draw(laws.NORMAL, key, [starts[i]], [shapes[i]], stream=3)
+        np.testing.assert_array_equal(n, alone)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("law", [*LAWS, laws.SIGN], ids=str)
 @pytest.mark.parametrize(
