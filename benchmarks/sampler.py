@@ -3,7 +3,8 @@
 Interleaved rounds, medians; each number of weights in a process of its own, with the heap kept and with page
 faults dear (see `rounds.py`). The faults are minor ones, of one draw, after others: a buffer of ten million
 weights has 9766 pages. A peer on PyTorch, noise-injection, draws with `torch.randn`, adds, and subtracts
-again: measured where PyTorch is installed.
+again: measured where PyTorch is installed. Of few weights, most is the call of a `tf.function`: so what one
+takes that only counts is printed, too.
 
 Run it: `python benchmarks/sampler.py`
 """
@@ -46,6 +47,10 @@ def ways(n):
         weights.assign_add(0.01 * tf.random.stateless_normal([n], seed, alg="philox"))
 
     @tf.function
+    def nothing():
+        step.assign_add(1)
+
+    @tf.function
     def stateful():
         weights.assign_add(tf.random.normal([n], stddev=0.01))
 
@@ -62,6 +67,7 @@ def ways(n):
         "keras_weightnoise": ours(laws.NORMAL),
         "  exact=True": ours(laws.EXACT_NORMAL),
         '  generator="philox"': philox,
+        "a tf.function without a draw": nothing,
     }
     try:
         import torch
