@@ -18,6 +18,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from keras_weightnoise._checks import check_choice
 from keras_weightnoise._random import drawing, laws
 from keras_weightnoise._random.generator import make_key
 from keras_weightnoise._types import Tensor
@@ -40,13 +41,9 @@ _ONE_KERNEL = (
 )
 
 
-def check_estimator(estimator: object, layer: Layer) -> None:
+def check_estimator(estimator: Any, layer: Layer) -> None:
     """Raises unless `estimator` is one, and one that applies to the layer."""
-    if not (isinstance(estimator, str) and estimator in get_args(Estimator)):
-        raise ValueError(
-            f"Invalid `estimator`. Expected one of {', '.join(map(repr, get_args(Estimator)))}. "
-            f"Received: estimator={estimator!r}"
-        )
+    check_choice("estimator", estimator, get_args(Estimator))
     if estimator == "shared":
         return
     kinds = _LAYERS[estimator]

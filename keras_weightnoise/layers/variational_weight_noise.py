@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_weightnoise import priors
-from keras_weightnoise._checks import check_magnitude, check_positive
+from keras_weightnoise._checks import check_choice, check_magnitude, check_positive
 from keras_weightnoise._not_public import outermost_graph, under_tape
 from keras_weightnoise._random.generator import make_key
 from keras_weightnoise._types import Tensor
@@ -26,10 +26,7 @@ from keras_weightnoise.priors import Prior
 
 def check_relative_to(relative_to: object) -> None:
     """Raises unless learned standard deviations can begin relative to this."""
-    if relative_to not in (None, "std"):
-        raise ValueError(
-            f"Invalid `relative_to`. Expected `None` or 'std'. Received: relative_to={relative_to!r}"
-        )
+    check_choice("relative_to", relative_to, (None, "std"))
 
 
 @keras.saving.register_keras_serializable(package="keras_weightnoise")

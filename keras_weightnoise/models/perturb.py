@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_weightnoise._checks import check_model, check_variables
+from keras_weightnoise._checks import check_flag, check_model, check_variables
 from keras_weightnoise._random import seeds
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights import selectors
@@ -76,8 +76,7 @@ def perturb_weights(
     References:
         - [Wu et al., 2022](https://arxiv.org/abs/2202.12024) (NoisyTune)
     """
-    if not isinstance(inplace, bool):
-        raise TypeError(f"Invalid `inplace`. Expected a bool. Received: inplace={inplace}")
+    check_flag("inplace", inplace)
     noisy = PerturbedWeights(model, noise, variables, exclude, seed)
     if inplace:
         with noisy:
