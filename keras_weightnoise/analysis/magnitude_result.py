@@ -50,7 +50,7 @@ class MagnitudeResult(Result):
     def plot(
         self, metrics: Sequence[str] | None = None, axes: Any = None, label: str | None = None
     ) -> Any:
-        """Plots metrics over the magnitude, one beside the other. Dashed: without noise; dotted: the choice.
+        """Plots metrics over the magnitude, one beside the other, with that without noise and the choice.
 
         Args:
             metrics: Metrics' names. `None`: negative log likelihood, accuracy and calibration error, where
@@ -73,11 +73,12 @@ class MagnitudeResult(Result):
             axes = axes[0]
         for name, ax in zip(names, axes, strict=True):
             self._plot_one(name, ax, label)
-        if label is not None:
-            axes[0].legend(frameon=False)
+        # Above: the curves may be anywhere.
+        axes[0].legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, frameon=False)
         return list(axes)
 
     def _plot_one(self, metric: str, ax: Any, label: str | None) -> None:
+        without, chosen = (None, None) if ax.lines else ("without noise", "chosen")  # Said once.
         (line,) = ax.plot(
             [row.magnitude for row in self.rows],
             [row.metrics[metric] for row in self.rows],
@@ -86,9 +87,9 @@ class MagnitudeResult(Result):
             label=label,
         )
         color = line.get_color()
-        ax.axhline(self.clean[metric], color=color, linestyle="--", linewidth=1.0)
+        ax.axhline(self.clean[metric], color=color, linestyle="--", linewidth=1.0, label=without)
         if self.magnitude > 0.0:
-            ax.axvline(self.magnitude, color=color, linestyle=":", linewidth=1.5)
+            ax.axvline(self.magnitude, color=color, linestyle=":", linewidth=1.5, label=chosen)
         make_logarithmic(ax)
         ax.set(xlabel="magnitude of the noise", ylabel=metric)
         self._show_what_matters(metric, ax)

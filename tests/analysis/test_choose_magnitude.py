@@ -220,7 +220,9 @@ def test_result():
     axes = result.plot(label="net")
     assert [ax.get_ylabel() for ax in axes] == ["nll", "accuracy", "ece"]
     assert axes[0].lines[2].get_xdata()[0] == result.magnitude > 0.0
-    assert result.plot(axes=axes)[0] is axes[0]
+    assert result.plot(axes=axes, label="again")[0] is axes[0]
+    entries = [text.get_text() for text in axes[0].get_legend().texts]
+    assert entries == ["net", "without noise", "chosen", "again"]
     with pytest.raises(ValueError, match="Invalid `metric`"):
         result.plot(["auc"])
     matplotlib.pyplot.close("all")
