@@ -192,6 +192,15 @@ class GaussianWeightNoise(WeightNoiseWrapper):
             "frozen": self.perturbs_frozen,
         }
 
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> WeightNoiseWrapper:
+        """The inverse of `get_config`."""
+        if config.get("noise") is not None:
+            config = {**config, "stddev": None}  # Earlier files have a number, which was ignored.
+        return super().from_config(config, custom_objects)
+
 
 def _check_stddev(stddev: Any) -> None:
     """Raises unless it is a number >= 0: a noise or a variable, as others take, goes into `noise`."""

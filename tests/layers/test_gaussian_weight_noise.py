@@ -781,6 +781,11 @@ def test_any_noise(make, tmp_path):
         np.testing.assert_allclose(noisy, expected, rtol=1e-6)
 
 
+def test_a_noise_from_before_stddev_was_none_beside_it():
+    config = GaussianWeightNoise(layers.Dense(3), noise=noises.PCM()).get_config()
+    assert GaussianWeightNoise.from_config({**config, "stddev": 0.1}).noise == noises.PCM()
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
