@@ -41,7 +41,11 @@ def network(compiled=True):
     model = keras.Model(inputs, L.Dense(2, name="head")(x), name="net")
     if compiled:
         model.compile(keras.optimizers.Adam(0.1), "mse", metrics=["mae"])
+        model.run_eagerly = (
+            True  # For this step: the trace of it would take longer than most tests.
+        )
         model.fit(X, Y, verbose=0)
+        model.run_eagerly, model.train_function = False, None
     return model
 
 
