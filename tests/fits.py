@@ -10,6 +10,11 @@ X = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
 Y = np.zeros((12, 1), "float32")
 
 
+def batches(x=X, y=Y, size=4):
+    """Data in batches, in their order. Of arrays, Keras would trace graphs that cut them, in every fit."""
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(size)
+
+
 def mean_output(y_true, y_pred):
     """A loss that is linear in a linear model's weights: its gradient does not depend on them."""
     return keras.ops.mean(y_pred, axis=-1)

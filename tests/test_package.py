@@ -17,6 +17,7 @@ README = pathlib.Path(__file__).parent.parent / "README.md"
 CONTRIBUTING = README.with_name("CONTRIBUTING.md")
 
 
+@pytest.mark.as_written
 @pytest.mark.slow
 def test_the_code_in_the_readme_runs():
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)

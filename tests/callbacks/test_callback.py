@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from fits import Weights, X, Y, linear, mean_output, same
+from fits import Weights, X, Y, batches, linear, mean_output, same
 
 from keras_weightnoise import WeightNoiseCallback, noises, schedules
 from keras_weightnoise._weights import perturbation, selection
@@ -34,9 +34,9 @@ def small(**compile_args):
     return model
 
 
-def fit(model, *callbacks, **fit_args):
-    fit_args = {"batch_size": 4, "epochs": 2, "shuffle": False, "verbose": 0, **fit_args}
-    return model.fit(X, Y, callbacks=list(callbacks), **fit_args)
+def fit(model, *callbacks, batch_size=4, **fit_args):
+    fit_args = {"epochs": 2, "shuffle": False, "verbose": 0, **fit_args}
+    return model.fit(batches(size=batch_size), callbacks=list(callbacks), **fit_args)
 
 
 def trained(*callbacks, **fit_args):
@@ -548,7 +548,7 @@ def test_error_in_a_hook(hook, order, error):
     both = [noise, failing] if order else [failing, noise]
     for each, callbacks in ((plain, [failing]), (model, both)):
         with pytest.raises(type(error)):
-            fit(each, *callbacks, validation_data=(X, Y))
+            fit(each, *callbacks, validation_data=batches())
     assert same(model.get_weights(), plain.get_weights())
     # A later fit without it is an ordinary one, and a later one with it works.
     assert fit(model).history["loss"] == fit(plain).history["loss"]

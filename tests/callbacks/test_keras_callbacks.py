@@ -6,7 +6,7 @@ import types
 
 import keras
 import pytest
-from fits import X, Y, linear, mean_output, same
+from fits import batches, linear, mean_output, same
 
 from keras_weightnoise import WeightNoiseCallback
 
@@ -55,8 +55,10 @@ def fit(*callbacks):
     model = linear()
     averaged = any(isinstance(each, C.SwapEMAWeights) for each in callbacks)
     model.compile(keras.optimizers.SGD(0.1, use_ema=averaged), mean_output, run_eagerly=True)
-    data = {"batch_size": 6, "epochs": 3, "validation_data": (X, Y), "shuffle": False}
-    history = model.fit(X, Y, verbose=0, callbacks=list(callbacks), **data)
+    data = batches(size=6)
+    history = model.fit(
+        data, epochs=3, validation_data=data, shuffle=False, verbose=0, callbacks=list(callbacks)
+    )
     return model.get_weights(), history.history
 
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from fits import Weights, X, Y, linear, mean_output, same, strategy
+from fits import Weights, X, Y, batches, linear, mean_output, same, strategy
 
 from keras_weightnoise import WeightNoiseCallback, schedules
 
@@ -254,7 +254,7 @@ def run(make, noise, **fit_args):
     model = make()
     before, after = Weights(), Weights()
     callbacks = [before, *([noise] if noise else []), after]
-    fit_args = {"x": X, "y": Y, "batch_size": 4, "epochs": 2, **fit_args}
+    fit_args = {"x": batches(), "epochs": 2, **fit_args}
     history = model.fit(**fit_args, shuffle=False, verbose=0, callbacks=callbacks)
     optimizers = [v for v in vars(model).values() if isinstance(v, OPTIMIZERS.Optimizer)]
     state = [v.numpy() for o in optimizers for v in o.variables]
@@ -305,11 +305,11 @@ def test_changes_made_by_hand_land_on_the_clean_weights(name):
 @pytest.mark.parametrize(
     "fit_args",
     [
-        {"validation_data": (X, Y)},
+        {"x": X, "y": Y, "batch_size": 4, "validation_data": (X, Y)},
         {"x": lambda: tf.data.Dataset.from_tensor_slices((X, Y)).batch(5).filter(lambda *_: True)},
         {"x": lambda: ((X[:4], Y[:4]) for _ in range(6)), "steps_per_epoch": 3},
     ],
-    ids=["validation", "unknown length", "generator"],
+    ids=["arrays", "unknown length", "generator"],
 )
 @pytest.mark.parametrize("steps_per_execution", [1, 2])
 def test_data_and_executions(fit_args, steps_per_execution):
@@ -317,14 +317,14 @@ def test_data_and_executions(fit_args, steps_per_execution):
         pytest.skip("This Keras loses the last, partial execution of an epoch.")
 
     def arguments():
-        if callable(fit_args.get("x")):
-            return {**fit_args, "x": fit_args["x"](), "y": None, "batch_size": None}
+        if callable(fit_args["x"]):
+            return {**fit_args, "x": fit_args["x"]()}
         return fit_args
 
     make = plain(steps_per_execution=steps_per_execution)
     plain_logs, plain_seen, _ = run(make, None, **arguments())
     logs, seen, _ = run(make, WeightNoiseCallback(0.3, seed=1), **arguments())
-    if "x" in fit_args and "steps_per_epoch" not in fit_args:
+    if callable(fit_args["x"]) and "steps_per_epoch" not in fit_args:
         # `iterations` waits for no data: TensorFlow may count a step that finds there is none left.
         seen[-1], plain_seen[-1] = seen[-1][1:], plain_seen[-1][1:]
     assert same(seen, plain_seen)
@@ -493,7 +493,7 @@ def test_replicas_keep_the_draw_that_each_began_with(own):
     def losses(frequency):
         noise = WeightNoiseCallback(0.3, frequency=frequency, per_replica=own, seed=1)
         still = mirrored(plain(lambda: OPTIMIZERS.SGD(0.0)))
-        logs, _, _ = run(still, noise, batch_size=12, epochs=3)
+        logs, _, _ = run(still, noise, x=batches(size=12), epochs=3)
         return logs["loss"]
 
     drawn, held = losses("batch"), losses(100)

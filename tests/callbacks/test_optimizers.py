@@ -10,7 +10,7 @@ import inspect
 import keras
 import pytest
 import tensorflow as tf
-from fits import Weights, X, Y, linear, mean_output, same
+from fits import Weights, X, Y, batches, linear, mean_output, same
 
 from keras_weightnoise import WeightNoiseCallback, schedules
 from keras_weightnoise.callbacks._interception import intercepting, listening
@@ -154,9 +154,8 @@ def fit(make, *callbacks, model=linear, epochs=2, **compile_args):
     # Keras 3.15: built while the step is traced, a `ScheduleFreeAdamW` starts from zeros.
     optimizer.build(base.trainable_variables)
     probe = Weights()
-    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
     callbacks = [*callbacks, probe]
-    history = base.fit(data, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks)
+    history = base.fit(batches(), epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks)
     return history.history, [probe.seen, [v.numpy() for v in optimizer.variables]]
 
 

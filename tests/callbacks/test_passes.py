@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from fits import Mask, X, Y, same, strategy
+from fits import Mask, X, Y, batches, same, strategy
 
 from keras_weightnoise import WeightNoiseCallback, adversaries, noises, schedules
 from keras_weightnoise._not_public import global_seed
@@ -36,9 +36,9 @@ def curved(optimizer=None, policy="float32", dropout=Mask, **compile_args):
     return model
 
 
-def fit(model, *callbacks, **fit_args):
-    fit_args = {"batch_size": 4, "shuffle": False, "verbose": 0, **fit_args}
-    return model.fit(X, Y + 1.0, callbacks=list(callbacks), **fit_args)
+def fit(model, *callbacks, batch_size=4):
+    data = batches(X, Y + 1.0, batch_size)
+    return model.fit(data, shuffle=False, verbose=0, callbacks=list(callbacks))
 
 
 def state_of(model):

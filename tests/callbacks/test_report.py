@@ -5,7 +5,7 @@ import re
 import keras
 import numpy as np
 import pytest
-from fits import X, Y, linear, mean_output
+from fits import X, Y, batches, linear, mean_output
 
 from keras_weightnoise import WeightNoiseCallback, noises, schedules
 
@@ -16,8 +16,8 @@ def fit(*callbacks, model=None, **fit_args):
     if model is None:
         model = linear()
         model.compile(keras.optimizers.SGD(0.0), loss=mean_output)
-    fit_args = {"batch_size": 4, "epochs": 1, "verbose": 0, **fit_args}
-    return model.fit(X, Y, callbacks=list(callbacks), **fit_args)
+    fit_args = {"epochs": 1, "shuffle": False, "verbose": 0, **fit_args}
+    return model.fit(batches(), callbacks=list(callbacks), **fit_args)
 
 
 @pytest.mark.slow
