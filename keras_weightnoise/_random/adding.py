@@ -86,8 +86,13 @@ def _draw_if(
 
 
 def _add_large(law: Law, key: Tensor, counter: Tensor, factor: Tensor, value: Tensor) -> Tensor:
-    flat = tf.reshape(value, [-1])
-    return tf.reshape(kernels.add(law, key, counter, factor, flat), value.shape)
+    def add(w: Tensor) -> Tensor:
+        flat = tf.reshape(tf.stop_gradient(w), [-1])
+        return tf.reshape(kernels.add(law, key, counter, factor, flat), value.shape)
+
+    # A tape would look inside, and trace kernels for gradients that nobody asks for. And the gradient of an
+    # embedding stays that of the rows that were read.
+    return tf.grad_pass_through(add)(value)
 
 
 def _large(starts: Sequence[int], values: Sequence[Tensor]) -> list[int]:

@@ -52,16 +52,7 @@ def numbers(
 
 
 def add(law: Law, key: Tensor, counter: Tensor, factor: Tensor, weights: Tensor) -> Tensor:
-    """Adds random numbers, times a factor, to a `float32` vector: of a length that `can_add` likes.
-
-    The gradient is passed on to the weights.
-    """
-    # A tape would look inside, and trace kernels for gradients that nobody asks for.
-    sums = tf.grad_pass_through(lambda w: _add(law, key, counter, factor, tf.stop_gradient(w)))
-    return sums(weights)
-
-
-def _add(law: Law, key: Tensor, counter: Tensor, factor: Tensor, weights: Tensor) -> Tensor:
+    """Adds random numbers, times a factor, to a `float32` vector: of a length that `can_add` likes."""
     (length,) = weights.shape
     width = _width(length)
     # Told to the kernel: where it knows them by itself, it keeps all counters, half of the weights' size.

@@ -69,9 +69,9 @@ def test_portions(noise, monkeypatch):
 def test_a_magnitude_that_only_the_graph_knows(noise, relative_to, dtype, large, monkeypatch):
     """At 0 the weights come back, bit for bit; else there is noise; gradients are those of the weights."""
     if large:
-        monkeypatch.setattr(adding, "_LARGE", 1024)
+        monkeypatch.setattr(adding, "_LARGE", 2**13)
     rng = np.random.default_rng(0)
-    values = [rng.normal(size=shape) for shape in [(32, 64), (7,), (3, 5)]]
+    values = [rng.normal(size=shape) for shape in [(128, 64), (7,), (3, 5)]]
     for w in values:
         w.flat[:3] = -0.0, 0.0, np.inf
     weights = [tf.Variable(tf.cast(w, dtype)) for w in values]
@@ -102,3 +102,22 @@ def test_a_magnitude_that_only_the_graph_knows(noise, relative_to, dtype, large,
         assert not np.array_equal(before[:3], after[:3])
         assert np.all(gradient == 3)
     assert of_magnitude is None
+
+
+@pytest.mark.parametrize("rows", [64, 4096], ids=["small", "large"])
+def test_the_gradient_of_an_embedding_stays_sparse(rows, monkeypatch):
+    monkeypatch.setattr(adding, "_LARGE", 2**13)
+    table = tf.Variable(tf.zeros([rows, 8]))
+    target = Target(keras.Variable(tf.zeros([rows, 8])), None, 0, (0,))
+
+    @tf.function(autograph=False)
+    def gradient():
+        with tf.GradientTape() as tape:
+            settings = {"seed": tf.constant(1), "step": tf.constant(2), "magnitudes": [0.1]}
+            (noisy,) = perturb(noises.Gaussian(0.1), [target], [table.value()], **settings)
+            loss = tf.reduce_sum(tf.gather(noisy, [3, 5]))
+        found = tape.gradient(loss, table)
+        assert isinstance(found, tf.IndexedSlices)
+        return found
+
+    np.testing.assert_array_equal(gradient().indices, [3, 5])
