@@ -581,15 +581,15 @@ def test_replicas():
 @pytest.mark.parametrize(
     ("policy", "last", "dtypes"),
     [
-        ("mixed_bfloat16", [layers.Dense(3, dtype="mixed_bfloat16")], ["bfloat16", "float32"]),
-        ("float16", [layers.Dense(3, dtype="float16")], ["float16", "float32"]),
-        ("float64", [layers.Dense(3, dtype="float64")], ["float64", "float64"]),
-        ("mixed_bfloat16", [layers.Dense(3, dtype="float32")], ["float32", "float32"]),
+        ("mixed_bfloat16", "mixed_bfloat16", ["bfloat16", "float32"]),
+        pytest.param("float16", "float16", ["float16", "float32"], marks=AS_WRITTEN),
+        pytest.param("float64", "float64", ["float64", "float64"], marks=AS_WRITTEN),
+        pytest.param("mixed_bfloat16", "float32", ["float32", "float32"], marks=AS_WRITTEN),
     ],
 )
 def test_precision(policy, last, dtypes):
     keras.config.set_dtype_policy(policy)
-    model = mlp(*last)
+    model = mlp(layers.Dense(3, dtype=last))
     ensemble = WeightNoiseEnsemble(model, 0.3, 3)
     members, mean = ensemble.predict_members(X), predicted(ensemble)
     assert [members.dtype.name, mean.dtype.name, ensemble(X).dtype.name] == [*dtypes, dtypes[1]]
