@@ -64,11 +64,15 @@ def threefry(key: Tensor, counter: Tensor) -> Tensor:
 def _threefry(key: tuple[Tensor, Tensor], x0: Tensor, x1: Tensor) -> tuple[Tensor, Tensor]:
     k0, k1 = key
     keys = k0, k1, k0 ^ k1 ^ _PARITY
+    # Each once: constants are ops, which the first step of a model has to make.
+    turns = {n: tf.constant(n, tf.uint32) for r in _ROTATIONS for n in (r, 32 - r)}
     x0, x1 = x0 + k0, x1 + k1
     for i in range(20):
-        turns = _ROTATIONS[i % 8]
+        rotation = _ROTATIONS[i % 8]
         x0 += x1
-        x1 = tf.bitwise.left_shift(x1, turns) | tf.bitwise.right_shift(x1, 32 - turns)
+        x1 = tf.bitwise.left_shift(x1, turns[rotation]) | tf.bitwise.right_shift(
+            x1, turns[32 - rotation]
+        )
         x1 ^= x0
         if i % 4 == 3:
             injection = i // 4 + 1

@@ -5,8 +5,10 @@ their size is kept in between. The two words of a pair become the two parts of a
 both at once, and writes one behind the other. Seen as floats, that is the result.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from math import gcd
 from typing import Any
 
@@ -17,6 +19,23 @@ from keras_weightnoise._random.laws import Law
 from keras_weightnoise._types import Tensor
 
 _COMPILED = 2**13  # Elements: fewer are drawn sooner than a kernel for them is compiled.
+
+
+class _Graphs(threading.local):
+    outside_xla = False
+
+
+_graphs = _Graphs()
+
+
+@contextlib.contextmanager
+def outside_xla() -> Iterator[None]:
+    """Within it, the graphs that are made are known not to be compiled by XLA, and need kernels alone."""
+    before, _graphs.outside_xla = _graphs.outside_xla, True
+    try:
+        yield
+    finally:
+        _graphs.outside_xla = before
 
 
 def numbers(
@@ -133,9 +152,9 @@ def _as_numbers(pairs: Tensor, law: Law, shape: Sequence[int]) -> Tensor:
 def _unless_in_xla(kernel: Callable[[], Tensor], ops: Callable[[], Tensor]) -> Tensor:
     """Calls a kernel; within a graph that XLA compiles, ops: there, complex numbers are never seen as floats.
 
-    Whether XLA compiles a graph is not known while it is traced.
+    Whether XLA compiles a graph is not known while it is traced, unless `outside_xla` says so.
     """
-    if tf.executing_eagerly():
+    if tf.executing_eagerly() or _graphs.outside_xla:
         return kernel()
     on_cpu = tf.raw_ops.DeviceIndex(device_names=["CPU"])  # To XLA, no device is one of these.
     return tf.switch_case(on_cpu, [kernel], default=ops)

@@ -74,6 +74,7 @@ class NoisyStep:
         )
         self._seen = _Seen(may_apply(model))
         self._running = False
+        compiled = may_be_compiled(model)
         with model.distribute_strategy.scope():
             self.clock = Clock(model, period)
             replicas = model.distribute_strategy.num_replicas_in_sync if per_replica else 1
@@ -81,10 +82,10 @@ class NoisyStep:
             if plan.adversary:
                 self._noise = StepAdversary(cast(Any, noises[0][0]), self.clock)
             else:
-                draws = period != 1, plan.draws_per_step, replicas
+                draws = period != 1, plan.draws_per_step, replicas, compiled
                 self._noise = StepNoise(noises, self.clock, one_at_a_time, *draws)
             variables = [each.variable for each in self.targets]
-            self._log = WriteAheadLog(variables, per_replica, may_be_compiled(model))
+            self._log = WriteAheadLog(variables, per_replica, compiled)
         self._plan = plan
         self._passes = Passes(model, self._train_step, self.targets, self._log, plan, per_replica)
         self._function = make_function(model, self._standing_in())

@@ -1,10 +1,11 @@
 """The noise of a training step."""
 
+import contextlib
 from collections.abc import Sequence
 
 import tensorflow as tf
 
-from keras_weightnoise._random import drawing
+from keras_weightnoise._random import drawing, kernels
 from keras_weightnoise._random.generator import make_key
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.activity import is_active
@@ -25,6 +26,7 @@ class StepNoise:
         keep_draws: Whether a draw lasts for several steps.
         draws: How many draws there are in a step.
         per_replica: How many of each there are: 1, or as many as replicas, each with its own.
+        compiled: Whether XLA may compile the steps.
     """
 
     def __init__(
@@ -33,8 +35,9 @@ class StepNoise:
         clock: Clock,
         one_at_a_time: bool,
         keep_draws: bool,
-        draws: int = 1,
-        per_replica: int = 1,
+        draws: int,
+        per_replica: int,
+        compiled: bool,
     ) -> None:
         self._noises = noises
         self._clock = clock
@@ -42,6 +45,7 @@ class StepNoise:
         kept = draws if keep_draws and not one_at_a_time else 0
         self._held = [HeldDraws(noises) for _ in range(kept)]
         self._per_replica = per_replica
+        self._compiled = compiled
 
     def is_active(self) -> bool | Tensor:
         """Whether there is noise in this step: a bool where that is certain."""
@@ -52,12 +56,13 @@ class StepNoise:
         """Makes the ops that perturb the values of all variables for a replica, in a draw of the step."""
         # To the generator, a further draw of the step is one for a further replica.
         stream = draw * self._per_replica + replica
-        if self._one_at_a_time:
-            return self._make_one(clean, stream, draw)
-        numbers = None
-        if self._held:
-            numbers = self._held[draw].at(self._clock.seed, self._clock.draw, replica, stream)
-        return self._perturb(self._noises, clean, stream, numbers)
+        with contextlib.nullcontext() if self._compiled else kernels.outside_xla():
+            if self._one_at_a_time:
+                return self._make_one(clean, stream, draw)
+            numbers = None
+            if self._held:
+                numbers = self._held[draw].at(self._clock.seed, self._clock.draw, replica, stream)
+            return self._perturb(self._noises, clean, stream, numbers)
 
     def reserve(self) -> None:
         """Takes memory for draws that are kept. Not in a graph."""

@@ -45,7 +45,8 @@ def make_function(model: Any, standing_in: contextlib.AbstractContextManager[Non
 def may_be_compiled(model: Any) -> bool:
     """Whether XLA may compile the training function: one that a model makes itself says nothing of it."""
     make = getattr(model.make_train_function, "__func__", None)
-    return bool(model.jit_compile) or make is not keras.Model.make_train_function
+    on_tpus = isinstance(model.distribute_strategy, tf.distribute.TPUStrategy)
+    return bool(model.jit_compile) or on_tpus or make is not keras.Model.make_train_function
 
 
 class Armed:
