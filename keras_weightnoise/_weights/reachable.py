@@ -141,14 +141,15 @@ def _reachable(root: Layer, kind: type) -> list[Any]:
     """
     seen: set[int] = set()
     found: list[Any] = []
+    # All else has no children: most of what is there, in a large model.
+    kinds = keras.Layer, dict, list, tuple, set, kind
 
     def visit(value: Any) -> None:
-        if id(value) in seen:
-            return
         seen.add(id(value))
         layer = isinstance(value, keras.Layer)
         for child in list(vars(value).values()) if layer else _children(value):
-            visit(child)
+            if isinstance(child, kinds) and id(child) not in seen:
+                visit(child)
         if isinstance(value, kind):
             found.append(value)
 

@@ -13,6 +13,8 @@ from keras_weightnoise._weights.selection import Target
 from keras_weightnoise.noises import Noise
 from keras_weightnoise.noises.additive import Additive
 
+_SMALL = 2**14  # Elements: fewer are copied sooner than an op cuts a corner from them.
+
 
 def root_mean_squares(
     noise: Noise, targets: Sequence[Target], magnitudes: Sequence[Tensor]
@@ -46,17 +48,18 @@ def warn_below_resolution(
         magnitudes: What `noise.magnitudes_at` returns.
     """
     for member, size in zip(noise.members, map(float, magnitudes), strict=True):
-        coarse = []
         values = [tf.convert_to_tensor(target.variable.value) for target in targets]
         if isinstance(member, Additive):
             # What moves every weight shows in a corner of them.
-            values = [value[tuple(slice(16) for _ in value.shape)] for value in values]
+            values = [_corner(value) for value in values]
         # In double precision, what is lost to the variable's dtype is still there.
-        clean = [tf.cast(value, tf.float64) for value in values]
-        noisy = _perturb_typically(member, targets, clean, [size], lambda law: law.half_power)
-        for target, before, after in zip(targets, clean, noisy, strict=True):
-            if _is_lost(before.numpy(), after.numpy(), target.variable.dtype):
-                coarse.append(f"{target.variable.path} ({target.variable.dtype})")
+        clean = [np.asarray(value, np.float64) for value in values]
+        noisy = _typical(member, targets, clean, size)
+        coarse = [
+            f"{target.variable.path} ({target.variable.dtype})"
+            for target, before, after in zip(targets, clean, noisy, strict=True)
+            if _is_lost(before, after, target.variable.dtype)
+        ]
         if coarse:
             warnings.warn(
                 f"Most of the noise is lost to rounding in {', '.join(coarse)}. Expected a "
@@ -64,6 +67,31 @@ def warn_below_resolution(
                 f"weights. Received: noise={member}, of magnitude {size:g}",
                 stacklevel=3,
             )
+
+
+def _corner(value: Tensor) -> np.ndarray:
+    if value.shape.num_elements() > _SMALL:
+        value = tf.slice(value, [0] * len(value.shape), [min(size, 16) for size in value.shape])
+    corner: np.ndarray = value.numpy()[tuple(slice(16) for _ in value.shape)]
+    return corner
+
+
+def _typical(
+    member: Noise, targets: Sequence[Target], clean: Sequence[np.ndarray], size: float
+) -> list[np.ndarray]:
+    """Values perturbed as `warn_below_resolution` looks at them."""
+    if not isinstance(member, Additive) or member.relative_to is not None:
+        values = list(map(tf.constant, clean))
+        noisy = _perturb_typically(member, targets, values, [size], lambda law: law.half_power)
+        return [each.numpy() for each in noisy]
+    # All at once: in a large model, eager ops on each variable take longer than its first step's noise.
+    together = tf.constant(np.concatenate([each.ravel() for each in clean]))
+    (noisy,) = _perturb_typically(
+        member, targets[:1], [together], [size], lambda law: law.half_power
+    )
+    ends = np.cumsum([each.size for each in clean])[:-1]
+    parts = np.split(noisy.numpy(), ends)
+    return [part.reshape(each.shape) for part, each in zip(parts, clean, strict=True)]
 
 
 def _is_lost(before: np.ndarray, after: np.ndarray, dtype: str) -> bool:
