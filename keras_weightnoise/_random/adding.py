@@ -6,12 +6,11 @@ from math import prod
 
 import tensorflow as tf
 
-from keras_weightnoise._random import drawing, generator, kernels
+from keras_weightnoise._random import drawing, generator, kernels, short_vectors
 from keras_weightnoise._random.laws import Law
 from keras_weightnoise._types import Tensor
 
 _LARGE = 750_000  # Elements: fewer are not worth a kernel compiled for their number.
-_SHORT = 2**12  # Elements: fewer are copied sooner than they are added to one by one.
 
 
 def add(
@@ -26,7 +25,7 @@ def add(
     """Adds random numbers to the values of variables: w + factor * n, with what `drawing.draw` has for n.
 
     The same to the bit, but where an outer graph is compiled; and faster: where nearly all are in large
-    variables, it is the pass that draws them which adds; and short vectors are added to all at once.
+    variables, it is the pass that draws them which adds; and short vectors of a size are added to at once.
 
     Args:
         law: See `drawing.draw`.
@@ -118,31 +117,28 @@ def _large(starts: Sequence[int], values: Sequence[Tensor]) -> list[int]:
 def _add(noise: Tensor, starts: Sequence[int], values: Sequence[Tensor]) -> list[Tensor]:
     """Adds to each of these values what rows of noise have for it."""
     results = list(values)
-    short = [i for i, value in enumerate(values) if _is_short(value)]
-    own = [starts[i] for i in short], [values[i] for i in short]
-    for i, w in zip(short, _add_at_once(noise, *own) if short else [], strict=True):
-        results[i] = w
-    others = sorted(set(range(len(values))).difference(short))
+    groups = short_vectors.alike([(value.dtype, value.shape) for value in values])
+    for group in groups:
+        own = [starts[i] for i in group], [values[i] for i in group]
+        for i, w in zip(group, _add_at_once(noise, *own), strict=True):
+            results[i] = w
+    done = {i for group in groups for i in group}
+    others = [i for i in range(len(values)) if i not in done]
     shapes = [tuple(values[i].shape) for i in others]
     for i, n in zip(others, drawing.cut(noise, [starts[i] for i in others], shapes), strict=True):
         results[i] = values[i] + tf.cast(n, values[i].dtype)
     return results
 
 
-def _is_short(value: Tensor) -> bool:
-    """Whether it is a short vector: to flatten others takes as many ops as to add to them."""
-    return bool(value.dtype == tf.float32 and value.shape.rank == 1 and value.shape[0] <= _SHORT)
-
-
 def _add_at_once(noise: Tensor, starts: Sequence[int], vectors: Sequence[Tensor]) -> list[Tensor]:
-    """The same of short vectors, one behind the other."""
-    sizes = [vector.shape[0] for vector in vectors]
-    gaps = {gap: tf.zeros([gap]) for gap in {-size % drawing.ALIGNMENT for size in sizes}}
-    rows: list[int] = []
-    parts: list[Tensor] = []  # Each vector, and what fills its last row.
-    for start, size, vector in zip(starts, sizes, vectors, strict=True):
-        rows += range(start // drawing.ALIGNMENT, -(-(start + size) // drawing.ALIGNMENT))
-        parts += vector, gaps[-size % drawing.ALIGNMENT]
-    own = tf.gather(tf.reshape(noise, [-1, drawing.ALIGNMENT]), rows)
-    sums = tf.concat(parts, 0) + tf.reshape(own, [-1])
-    return tf.split(sums, [part.shape[0] for part in parts])[::2]  # type: ignore[no-any-return]
+    """The same of short vectors of one size."""
+    size = vectors[0].shape[0]
+    length = -(-size // drawing.ALIGNMENT)
+    firsts = [start // drawing.ALIGNMENT for start in starts]
+    rows = [row for first in firsts for row in range(first, first + length)]
+    table = tf.reshape(noise, [-1, drawing.ALIGNMENT])
+    # Neighbours are a view.
+    near = rows == list(range(rows[0], rows[0] + len(rows)))
+    own = table[rows[0] : rows[0] + len(rows)] if near else tf.gather(table, rows)
+    numbers = tf.reshape(own, [len(vectors), length * drawing.ALIGNMENT])[:, :size]
+    return tf.unstack(tf.stack(vectors) + tf.cast(numbers, vectors[0].dtype))  # type: ignore[no-any-return]

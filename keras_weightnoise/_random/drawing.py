@@ -6,6 +6,7 @@ elements share a stream, a variable's numbers do not depend on which others are 
 draw for many variables at once.
 """
 
+import functools
 import itertools
 from collections.abc import Sequence
 from math import prod
@@ -194,15 +195,15 @@ def _split_rows(
 
 def cut(numbers: Tensor, starts: Sequence[int], shapes: Sequence[Sequence[int]]) -> list[Tensor]:
     """Cuts rows of numbers into variables."""
+    # In a large model, ops are what the first step costs, and constants are ops: each once.
+    constant = functools.cache(lambda *values: tf.constant(values, tf.int32))
+
+    def in_shape(piece: Tensor, shape: Sequence[int]) -> Tensor:
+        length = prod(shape)
+        if piece.shape.num_elements() != length:
+            flat = tf.reshape(piece, constant(-1))
+            piece = tf.slice(flat, constant(0), constant(length))
+        return tf.reshape(piece, constant(*shape))
+
     pieces = _split_rows(numbers, starts, shapes)
-    # In a large model, ops are what the first step costs, and constants are ops.
-    constants = {shape: tf.constant(shape, tf.int32) for shape in dict.fromkeys(map(tuple, shapes))}
-    return [
-        tf.reshape(
-            piece
-            if piece.shape.num_elements() == prod(shape)
-            else tf.slice(tf.reshape(piece, [-1]), [0], [prod(shape)]),
-            constants[tuple(shape)],
-        )
-        for piece, shape in zip(pieces, shapes, strict=True)
-    ]
+    return [in_shape(*each) for each in zip(pieces, shapes, strict=True)]

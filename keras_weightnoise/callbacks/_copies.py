@@ -6,15 +6,14 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_weightnoise._random import short_vectors
 from keras_weightnoise._types import Tensor
 from keras_weightnoise._weights.reachable import Variable
 from keras_weightnoise.callbacks._replicas import local, made, replace_value, state, write
 
-_SHORT = 2**12  # Elements: fewer are kept sooner together than each in a variable of its own.
-
 
 class Copies:
-    """A copy of each variable. Of a dtype, those of all short vectors are in one.
+    """A copy of each variable. Those of all short vectors of a size and dtype are in one.
 
     A copy that is by itself shares its memory until one of the two is written to. It is given up before an
     optimizer writes, which then does so in place.
@@ -51,8 +50,7 @@ class Copies:
         group, shape = self._groups[place], self._shapes[number]
         values = [tf.convert_to_tensor(each) for each in local(self.kept[place])]
         if len(group) > 1:
-            begin = sum(self._shapes[i][0] for i in group[: group.index(number)])
-            values = [value[begin : begin + shape[0]] for value in values]
+            values = [value[group.index(number)] for value in values]
         return [tf.ensure_shape(value, shape) for value in values]
 
     def give_up(self, numbers: Iterable[int], before: Iterable[int] = ()) -> list[Any]:
@@ -97,7 +95,7 @@ class Copies:
 
     def _together(self, values: Sequence[Tensor], group: Sequence[int]) -> Tensor:
         own = [values[i] for i in group]
-        return own[0] if len(own) == 1 else tf.concat(own, 0)
+        return own[0] if len(own) == 1 else tf.stack(own)
 
     def _shapes_change(self) -> contextlib.AbstractContextManager[None]:
         """Within it, ops may change a copy's shape: what XLA compiles of its own accord may not."""
@@ -107,10 +105,10 @@ class Copies:
 
 
 def _grouped(variables: Sequence[Variable]) -> list[list[int]]:
-    """The numbers of variables: all short vectors of a dtype together, each other one by itself."""
-    groups: dict[Any, list[int]] = {}
-    for i, variable in enumerate(variables):
-        shape = variable.shape
-        short = len(shape) == 1 and shape[0] <= _SHORT
-        groups.setdefault(variable.dtype if short else i, []).append(i)
-    return list(groups.values())
+    """The numbers of variables: short vectors that are alike together, each other one by itself.
+
+    As where noise is added to them: TensorFlow stacks them once for both.
+    """
+    groups = short_vectors.alike([(v.dtype, v.shape) for v in variables])
+    done = {i for group in groups for i in group}
+    return [*groups, *([i] for i in range(len(variables)) if i not in done)]

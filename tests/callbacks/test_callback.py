@@ -18,8 +18,8 @@ import tensorflow as tf
 from fits import Weights, X, Y, batches, linear, mean_output, same
 
 from keras_weightnoise import WeightNoiseCallback, noises, schedules
+from keras_weightnoise._random import short_vectors
 from keras_weightnoise._weights import perturbation, selection
-from keras_weightnoise.callbacks import _copies
 
 LAYERS = keras.layers
 
@@ -560,7 +560,7 @@ def test_error_in_a_hook(hook, order, error):
 @pytest.mark.parametrize("apart", [False, True])
 def test_error_in_the_step(eager, apart, monkeypatch):
     if apart:
-        monkeypatch.setattr(_copies, "_SHORT", 0)
+        monkeypatch.setattr(short_vectors, "_SHORT", 0)
     model = failing_layer()
     model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=eager)
     before = model.get_weights()
@@ -703,7 +703,7 @@ def test_no_copy_of_the_weights_is_kept_between_steps(frequency):
 def test_optimizers_write_in_place(apart, monkeypatch):
     # A copy that something still holds would have each variable copied before it is written to.
     if apart:
-        monkeypatch.setattr(_copies, "_SHORT", 0)
+        monkeypatch.setattr(short_vectors, "_SHORT", 0)
     model = linear()
     model.compile(keras.optimizers.SGD(0.1), loss=mean_output, jit_compile=False)
 
@@ -714,6 +714,42 @@ def test_optimizers_write_in_place(apart, monkeypatch):
     before = addresses()
     fit(model, WeightNoiseCallback(0.3))
     assert addresses() == before
+
+
+class Sums(keras.Model):
+    """Vectors and matrices, all of the same size; and the graphs that its steps are traced in."""
+
+    def __init__(self, of_each):
+        super().__init__()
+        shapes = [(3,)] * of_each + [(64, 64)] * of_each
+        self.parts = [self.add_weight(shape=shape, initializer="ones") for shape in shapes]
+        self.graphs = []
+
+    def call(self, x):
+        return x * sum(map(keras.ops.sum, self.parts))
+
+    def train_step(self, data):
+        self.graphs.append(tf.compat.v1.get_default_graph())
+        return super().train_step(data)
+
+
+@pytest.mark.slow
+def test_ops_for_each_variable_are_few():
+    """In a large model, ops are what the first step costs, and what many small variables cost."""
+
+    def ops(of_each, *callbacks):
+        model = Sums(of_each)
+        model.build((None, 1))
+        model.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=False)
+        model.fit(np.ones((1, 1)), np.ones((1, 1)), verbose=0, callbacks=callbacks)
+        return [op.type for op in model.graphs[-1].get_operations()]
+
+    few, more = ops(2, WeightNoiseCallback(0.1)), ops(4, WeightNoiseCallback(0.1))
+    # A vector is read, and assigned twice. A matrix is copied, too: its copy is captured, and assigned; and
+    # its numbers are cut from those for all, and added.
+    assert len(more) - len(few) - (len(ops(4)) - len(ops(2))) == 2 * (3 + 7)
+    # There is nothing that only XLA would need, if it compiled the step.
+    assert not {"Case", "StatelessCase"}.intersection(more)
 
 
 @pytest.mark.parametrize("passes", [{}, {"draws_per_step": 2}])
