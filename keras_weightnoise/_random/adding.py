@@ -140,5 +140,7 @@ def _add_at_once(noise: Tensor, starts: Sequence[int], vectors: Sequence[Tensor]
     # Neighbours are a view.
     near = rows == list(range(rows[0], rows[0] + len(rows)))
     own = table[rows[0] : rows[0] + len(rows)] if near else tf.gather(table, rows)
-    numbers = tf.reshape(own, [len(vectors), length * drawing.ALIGNMENT])[:, :size]
+    numbers = tf.reshape(own, [len(vectors), length * drawing.ALIGNMENT])
+    if size != numbers.shape[1]:
+        numbers = numbers[:, :size]
     return tf.unstack(tf.stack(vectors) + tf.cast(numbers, vectors[0].dtype))  # type: ignore[no-any-return]
