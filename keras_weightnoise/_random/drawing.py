@@ -20,7 +20,7 @@ from keras_weightnoise._random.laws import Law
 from keras_weightnoise._types import Tensor
 
 ALIGNMENT = 64  # Elements: pieces of a draw that start on 256 bytes are views, not copies.
-_SHORT = 2**13  # Elements in a run: fewer are sooner drawn together than run by run.
+_SHORT = 2**15  # Elements in a run: fewer are sooner drawn together than run by run.
 _BATCH = 128  # Examples: what is assumed of a batch whose size is not known.
 _CHOICE = 2**24 - 1  # The stream of `choose`, past those that noises count up from 0.
 
