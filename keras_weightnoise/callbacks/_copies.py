@@ -107,7 +107,7 @@ class Copies:
 def _grouped(variables: Sequence[Variable]) -> list[list[int]]:
     """The numbers of variables: short vectors that are alike together, each other one by itself.
 
-    As where noise is added to them: TensorFlow stacks them once for both.
+    As where noise is added to them, so that TensorFlow may stack them once for both.
     """
     groups = short_vectors.alike([(v.dtype, v.shape) for v in variables])
     done = {i for group in groups for i in group}
