@@ -107,7 +107,9 @@ def perturb_assigned(
             kept=None if numbers is None else numbers[i],
             learned=[stddevs_of(t.rho) for t in targets] if needs_learned(noise) else [],
         )
-        if numbers is None and _is_only_added(noise, targets):
+        # Eagerly, a branch costs nothing, and a sum would make the gradient of an embedding dense.
+        in_graph = not tf.executing_eagerly()
+        if in_graph and numbers is None and _is_only_added(noise, targets):
             results += apply(own, active=active)
         else:
             results += _if_active(active, apply, own, differentiable)
