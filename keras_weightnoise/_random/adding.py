@@ -34,8 +34,8 @@ def add(
         values: For each variable, what is added to, `float32` or `float64`.
         factors: For each variable, a `float32` scalar.
         stream: See `drawing.draw`.
-        active: Whether to: a bool, or a scalar tensor. If not, nothing is drawn, and the values come back
-            bit for bit. Defaults to `True`.
+        active: Whether to: `True`, or a scalar tensor where all factors are the same one. If not, nothing is
+            drawn, and the values come back bit for bit. Defaults to `True`.
 
     Returns:
         A list of tensors like the values.
@@ -117,13 +117,11 @@ def _large(starts: Sequence[int], values: Sequence[Tensor]) -> list[int]:
 def _add(noise: Tensor, starts: Sequence[int], values: Sequence[Tensor]) -> list[Tensor]:
     """Adds to each of these values what rows of noise have for it."""
     results = list(values)
-    groups = short_vectors.alike([(value.dtype, value.shape) for value in values])
+    groups, others = short_vectors.alike([(value.dtype, value.shape) for value in values])
     for group in groups:
         own = [starts[i] for i in group], [values[i] for i in group]
         for i, w in zip(group, _add_at_once(noise, *own), strict=True):
             results[i] = w
-    done = {i for group in groups for i in group}
-    others = [i for i in range(len(values)) if i not in done]
     shapes = [tuple(values[i].shape) for i in others]
     for i, n in zip(others, drawing.cut(noise, [starts[i] for i in others], shapes), strict=True):
         results[i] = values[i] + tf.cast(n, values[i].dtype)

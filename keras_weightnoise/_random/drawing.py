@@ -142,11 +142,13 @@ def layouts(
     starts: Sequence[int], shapes: Sequence[Sequence[int]], stream: int
 ) -> list[tuple[list[int], Layout]]:
     """What is drawn in one call: a long run of neighbours, and all those in short runs."""
-    groups = [(run, _as_run) for run in runs(starts, shapes)]
-    short = [run for run, _ in groups if sum(prod(shapes[i]) for i in run) < _SHORT]
-    if len(short) > 1:
-        groups = [(run, _as_run) for run, _ in groups if run not in short]
-        groups.append((list(itertools.chain(*short)), _as_rows))
+    short: list[list[int]] = []
+    long: list[list[int]] = []
+    for run in runs(starts, shapes):
+        (short if sum(prod(shapes[i]) for i in run) < _SHORT else long).append(run)
+    groups = [(run, _as_run) for run in long]
+    if short:
+        groups.append((list(itertools.chain(*short)), _as_run if len(short) == 1 else _as_rows))
     return [
         (group, layout([starts[i] for i in group], [shapes[i] for i in group], stream))
         for group, layout in groups

@@ -109,6 +109,5 @@ def _grouped(variables: Sequence[Variable]) -> list[list[int]]:
 
     As where noise is added to them, so that TensorFlow may stack them once for both.
     """
-    groups = short_vectors.alike([(v.dtype, v.shape) for v in variables])
-    done = {i for group in groups for i in group}
-    return [*groups, *([i] for i in range(len(variables)) if i not in done)]
+    groups, others = short_vectors.alike([(v.dtype, v.shape) for v in variables])
+    return [*groups, *([i] for i in others)]

@@ -262,10 +262,9 @@ def _draws(noise: Noise) -> list[Any]:
 
 def _assigned_unseen(model: Layer, everything: Sequence[Variable]) -> list[Variable]:
     """State that a call may assign unseen: TensorFlow's variables, and what a `tf.function` assigns."""
-    unseen = [v for v in everything if isinstance(v, tf.Variable)]
-    if unseen:
-        learned = {id(v) for v in reachable.learned(model)}
-        unseen = [v for v in unseen if id(v) not in learned]
+    unseen: list[Variable] = []
+    if any(isinstance(v, tf.Variable) for v in everything):
+        unseen = [v for v in state_variables(model) if isinstance(v, tf.Variable)]
     for layer in reachable.sublayers(model):
         if hasattr(layer.call, "get_concrete_function"):  # It may be traced already.
             unseen += state_variables(layer)
